@@ -5,5 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod cursor;
+mod error;
+pub mod hold;
+mod packet;
+pub mod tnetstring;
+mod write;
 
 pub use cursor::{Cursor, CursorError};
+pub use error::PacketError;
+pub use packet::{Ext, FROM_BYTES_MAX, Headers, IDS_MAX, Id, Ids, Kind, Packet, Payload};
+pub use write::{Envelope, Fields};
