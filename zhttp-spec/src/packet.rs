@@ -9,6 +9,8 @@
 //! handler.
 
 use crate::error::PacketError;
+use crate::field::{bool_of, bytes_of, map_of, u32_of};
+use crate::payload::Payload;
 use crate::tnetstring::{self, List, Map, Value};
 
 /// The most ids that one packet may carry.
@@ -24,6 +26,9 @@ macro_rules! kinds {
         pub enum Kind { $($(#[$doc])* $variant,)* }
 
         impl Kind {
+            /// Every kind.
+            pub const ALL: &[Kind] = &[$(Kind::$variant,)*];
+
             /// The name on the wire; empty for data, whose type is left out.
             pub const fn name(self) -> &'static str {
                 match self { $(Kind::$variant => $name,)* }
@@ -158,8 +163,11 @@ impl<'a> Packet<'a> {
         };
         for entry in fields {
             let (key, value) = entry?;
+            if value == Value::Null {
+                continue;
+            }
             match key {
-                b"from" => packet.from = from(value)?,
+                b"from" => packet.from = read_from(value)?,
                 b"id" => id = value,
                 b"seq" => seq = Some(read_seq(value)?),
                 b"type" => {
@@ -184,7 +192,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-fn from(value: Value<'_>) -> Result<&[u8], PacketError> {
+fn read_from(value: Value<'_>) -> Result<&[u8], PacketError> {
     let from = bytes_of(value, "from")?;
     if from.is_empty() || from.len() > FROM_BYTES_MAX || from.contains(&b' ') {
         return Err(PacketError::field("from", "1 to 64 bytes without a space"));
@@ -222,6 +230,7 @@ fn read_id(value: Value<'_>) -> Result<Id<'_>, PacketError> {
     let (mut id, mut seq) = (None, None);
     for entry in map {
         match entry? {
+            (_, Value::Null) => {}
             (b"id", value) => id = Some(bytes_of(value, "id")?),
             (b"seq", value) => seq = Some(read_seq(value)?),
             _ => {}
@@ -234,164 +243,11 @@ fn read_ext(value: Value<'_>) -> Result<Ext<'_>, PacketError> {
     let mut ext = Ext::default();
     for entry in map_of(value, "ext")? {
         match entry? {
+            (_, Value::Null) => {}
             (b"multi", value) => ext.multi = bool_of(value, "ext.multi")?,
-            (b"hold", Value::Null) => {}
             (b"hold", value) => ext.hold = Some(value),
             _ => {}
         }
     }
     Ok(ext)
-}
-
-/// The headers of a request or response; iterate to read names and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Headers<'a>(List<'a>);
-
-impl<'a> Headers<'a> {
-    fn check(value: Value<'a>) -> Result<Self, PacketError> {
-        let list = list_of(value, "headers")?;
-        for pair in list {
-            header(pair?).ok_or(PacketError::field("headers", "a list of [name, value]"))?;
-        }
-        Ok(Headers(list))
-    }
-}
-
-impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        header(self.0.next()?.ok()?)
-    }
-}
-
-fn header(value: Value<'_>) -> Option<(&[u8], &[u8])> {
-    let Value::List(mut pair) = value else { return None };
-    match (pair.next()?.ok()?, pair.next()?.ok()?, pair.next()) {
-        (Value::Bytes(name), Value::Bytes(value), None) => Some((name, value)),
-        _ => None,
-    }
-}
-
-/// The fields of plain ZHTTP beyond those of every packet; what is absent is empty, 0 or `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Payload<'a> {
-    /// The method of a request.
-    pub method: Option<&'a str>,
-    /// The target of a request, absolute.
-    pub uri: Option<&'a str>,
-    /// The status of a response, or the code of a WebSocket close.
-    pub code: Option<u16>,
-    /// The reason phrase of a response.
-    pub reason: &'a [u8],
-    /// Why, in an error.
-    pub condition: Option<&'a str>,
-    /// The headers of a request or a response.
-    pub headers: Headers<'a>,
-    /// `text` or `binary`, in WebSocket data.
-    pub content_type: &'a [u8],
-    /// The body, or a piece of it.
-    pub body: &'a [u8],
-    /// How many more bytes the sender takes.
-    pub credits: u32,
-    /// More of the body follows.
-    pub more: bool,
-    /// The answer may come in pieces.
-    pub stream: bool,
-    /// Answers may come by the ROUTER socket.
-    pub router_resp: bool,
-    /// The address of the client.
-    pub peer_address: Option<&'a str>,
-    /// The port of the client.
-    pub peer_port: Option<u16>,
-}
-
-impl<'a> Payload<'a> {
-    fn read(fields: Map<'a>) -> Result<Self, PacketError> {
-        let mut payload = Payload::default();
-        for entry in fields {
-            let (key, value) = entry?;
-            if value == Value::Null {
-                continue;
-            }
-            match key {
-                b"method" => payload.method = Some(str_of(value, "method")?),
-                b"uri" => payload.uri = Some(str_of(value, "uri")?),
-                b"code" => payload.code = Some(u16_of(value, "code")?),
-                b"reason" => payload.reason = bytes_of(value, "reason")?,
-                b"condition" => payload.condition = Some(str_of(value, "condition")?),
-                b"headers" => payload.headers = Headers::check(value)?,
-                b"content-type" => payload.content_type = bytes_of(value, "content-type")?,
-                b"body" => payload.body = bytes_of(value, "body")?,
-                b"credits" => payload.credits = u32_of(value, "credits")?,
-                b"more" => payload.more = bool_of(value, "more")?,
-                b"stream" => payload.stream = bool_of(value, "stream")?,
-                b"router-resp" => payload.router_resp = bool_of(value, "router-resp")?,
-                b"peer-address" => payload.peer_address = Some(str_of(value, "peer-address")?),
-                b"peer-port" => payload.peer_port = Some(port_of(value)?),
-                _ => {}
-            }
-        }
-        Ok(payload)
-    }
-}
-
-/// Pushpin's proxy writes the port as a string (its `zhttprequestpacket`, 1.36 to 2.0-dev).
-fn port_of(value: Value<'_>) -> Result<u16, PacketError> {
-    let error = PacketError::field("peer-port", "a port number");
-    match value {
-        Value::Bytes(text) => {
-            std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(error)
-        }
-        _ => u16_of(value, "peer-port"),
-    }
-}
-
-pub(crate) fn bytes_of<'a>(value: Value<'a>, field: &'static str) -> Result<&'a [u8], PacketError> {
-    match value {
-        Value::Bytes(bytes) => Ok(bytes),
-        _ => Err(PacketError::field(field, "a byte string")),
-    }
-}
-
-pub(crate) fn str_of<'a>(value: Value<'a>, field: &'static str) -> Result<&'a str, PacketError> {
-    std::str::from_utf8(bytes_of(value, field)?).map_err(|_| PacketError::field(field, "UTF-8"))
-}
-
-pub(crate) fn bool_of(value: Value<'_>, field: &'static str) -> Result<bool, PacketError> {
-    match value {
-        Value::Bool(value) => Ok(value),
-        _ => Err(PacketError::field(field, "a boolean")),
-    }
-}
-
-pub(crate) fn list_of<'a>(value: Value<'a>, field: &'static str) -> Result<List<'a>, PacketError> {
-    match value {
-        Value::List(list) => Ok(list),
-        _ => Err(PacketError::field(field, "a list")),
-    }
-}
-
-pub(crate) fn map_of<'a>(value: Value<'a>, field: &'static str) -> Result<Map<'a>, PacketError> {
-    match value {
-        Value::Map(map) => Ok(map),
-        _ => Err(PacketError::field(field, "a map")),
-    }
-}
-
-pub(crate) fn u64_of(value: Value<'_>, field: &'static str) -> Result<u64, PacketError> {
-    match value {
-        Value::Int(value) if value >= 0 => Ok(value.unsigned_abs()),
-        _ => Err(PacketError::field(field, "an integer from 0")),
-    }
-}
-
-pub(crate) fn u32_of(value: Value<'_>, field: &'static str) -> Result<u32, PacketError> {
-    u32::try_from(u64_of(value, field)?)
-        .map_err(|_| PacketError::field(field, "an integer from 0 to 4294967295"))
-}
-
-pub(crate) fn u16_of(value: Value<'_>, field: &'static str) -> Result<u16, PacketError> {
-    u16::try_from(u64_of(value, field)?)
-        .map_err(|_| PacketError::field(field, "an integer from 0 to 65535"))
 }

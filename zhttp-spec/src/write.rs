@@ -51,6 +51,7 @@ impl<'a> Envelope<'a> {
                 fields.flag("multi", self.multi);
                 ext(fields);
             });
+            // Data has the empty name, and so no type.
             fields.bytes("type", self.kind.name().as_bytes());
             payload(&mut fields);
         });
@@ -61,14 +62,14 @@ impl<'a> Envelope<'a> {
         match self.ids {
             [] => {}
             [id] => {
-                fields.bytes("id", id.id);
+                fields.bytes_even_if_empty("id", id.id);
                 fields.seq(id.seq);
             }
             ids => fields.list("id", |writer| {
                 for id in ids {
                     writer.map(|writer| {
                         let mut fields = Fields { writer };
-                        fields.bytes("id", id.id);
+                        fields.bytes_even_if_empty("id", id.id);
                         fields.seq(id.seq);
                     });
                 }
@@ -87,16 +88,27 @@ impl Fields<'_, '_> {
     /// A byte string, unless it is empty.
     pub fn bytes(&mut self, key: &str, value: &[u8]) {
         if !value.is_empty() {
-            self.writer.bytes(key.as_bytes());
-            self.writer.bytes(value);
+            self.bytes_even_if_empty(key, value);
         }
+    }
+
+    /// A byte string, also an empty one: for the few fields in which that says something.
+    pub(crate) fn bytes_even_if_empty(&mut self, key: &str, value: &[u8]) {
+        self.writer.bytes(key.as_bytes());
+        self.writer.bytes(value);
+    }
+
+    /// A number, also 0: for the few fields in which that says something. Numbers above `i64::MAX`
+    /// are written as that.
+    pub(crate) fn int_even_if_zero(&mut self, key: &str, value: u64) {
+        self.writer.bytes(key.as_bytes());
+        self.writer.int(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
     /// A number, unless it is 0. Numbers above `i64::MAX` are written as that.
     pub fn int(&mut self, key: &str, value: u64) {
         if value != 0 {
-            self.writer.bytes(key.as_bytes());
-            self.writer.int(i64::try_from(value).unwrap_or(i64::MAX));
+            self.int_even_if_zero(key, value);
         }
     }
 
@@ -136,8 +148,7 @@ impl Fields<'_, '_> {
 
     fn seq(&mut self, seq: Option<u32>) {
         if let Some(seq) = seq {
-            self.writer.bytes(b"seq");
-            self.writer.int(i64::from(seq));
+            self.int_even_if_zero("seq", seq.into());
         }
     }
 }

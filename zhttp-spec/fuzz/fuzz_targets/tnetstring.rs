@@ -1,0 +1,5 @@
+//! Any bytes into `zhttp::fuzzing::tnetstring`, which says what must hold.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| zhttp::fuzzing::tnetstring(bytes));

@@ -1,0 +1,119 @@
+//! Taking the hold: `ext.hold` (`zhttp-spec/hold.md` §3).
+//!
+//! An edge offers the extension with a version in each request, `ext: {hold: 1}`. A handler takes
+//! the offer with a map in the same place of its response, and from then on owes the connection
+//! nothing.
+
+use crate::Cursor;
+use crate::error::PacketError;
+use crate::field::{bool_of, bytes_of, map_of, u64_of};
+use crate::packet::Packet;
+use crate::tnetstring::Value;
+use crate::write::Fields;
+
+use super::channels::{Channels, write_channels};
+
+/// The version of the extension that an edge offers in `ext.hold` of a request.
+pub const HOLD_VERSION: u64 = 1;
+
+/// The longest `context`, in bytes. It is kept for as long as the connection is held.
+pub const CONTEXT_BYTES_MAX: usize = 1024;
+
+/// How events are rendered for a held connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Server-sent events.
+    Sse,
+    /// WebSocket text messages.
+    Ws,
+}
+
+impl Format {
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::Sse => "sse",
+            Format::Ws => "ws",
+        }
+    }
+}
+
+/// `ext.hold` of a response: the connection is to be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldParams<'a> {
+    /// How events are rendered.
+    pub format: Format,
+    /// What the connection reads, and from where.
+    pub channels: Channels<'a>,
+    /// A comment or a ping goes out after so many milliseconds without a write; 0 is never.
+    pub keep_alive_ms: u64,
+    /// The connection is closed after so many seconds; 0 is never.
+    pub expires_s: u64,
+    /// Opaque to the edge.
+    pub context: &'a [u8],
+    /// A handler wants to be told when the connection closes.
+    pub notify: bool,
+}
+
+impl<'a> HoldParams<'a> {
+    /// Reads `ext.hold` of a response; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is wrong.
+    pub fn read(packet: &Packet<'a>) -> Result<Option<Self>, PacketError> {
+        let Some(value) = packet.ext.hold else { return Ok(None) };
+        let (mut format, mut channels) = (None, None);
+        let (mut keep_alive_ms, mut expires_s, mut notify) = (0, 0, false);
+        let mut context: &[u8] = b"";
+        for entry in map_of(value, "ext.hold")? {
+            match entry? {
+                (_, Value::Null) => {}
+                (b"format", value) => format = Some(format_of(value)?),
+                (b"channels", value) => {
+                    channels = Some(Channels::check(value, "ext.hold.channels")?);
+                }
+                (b"keep-alive", value) => keep_alive_ms = u64_of(value, "ext.hold.keep-alive")?,
+                (b"expires", value) => expires_s = u64_of(value, "ext.hold.expires")?,
+                (b"context", value) => context = context_of(value, "ext.hold.context")?,
+                (b"notify", value) => notify = bool_of(value, "ext.hold.notify")?,
+                _ => {}
+            }
+        }
+        let format = format.ok_or(PacketError::Missing("ext.hold.format"))?;
+        let channels = channels.ok_or(PacketError::Missing("ext.hold.channels"))?;
+        Ok(Some(HoldParams { format, channels, keep_alive_ms, expires_s, context, notify }))
+    }
+
+    /// Writes the fields of `ext.hold` but its channels, which come from `channels`.
+    pub fn write(&self, ext: &mut Fields<'_, '_>, channels: &[(&str, Cursor)]) {
+        ext.map("hold", |fields| {
+            fields.bytes("format", self.format.name().as_bytes());
+            fields.list("channels", |writer| write_channels(writer, channels));
+            fields.int("keep-alive", self.keep_alive_ms);
+            fields.int("expires", self.expires_s);
+            fields.bytes("context", self.context);
+            fields.flag("notify", self.notify);
+        });
+    }
+}
+
+fn format_of(value: Value<'_>) -> Result<Format, PacketError> {
+    match bytes_of(value, "ext.hold.format")? {
+        b"sse" => Ok(Format::Sse),
+        b"ws" => Ok(Format::Ws),
+        _ => Err(PacketError::field("ext.hold.format", "sse or ws")),
+    }
+}
+
+/// A context, in whichever packet it stands.
+pub(super) fn context_of<'a>(
+    value: Value<'a>,
+    field: &'static str,
+) -> Result<&'a [u8], PacketError> {
+    let context = bytes_of(value, field)?;
+    if context.len() > CONTEXT_BYTES_MAX {
+        return Err(PacketError::field(field, "at most 1024 bytes"));
+    }
+    Ok(context)
+}
