@@ -1,1 +1,6 @@
 //! The handlers.
+
+pub mod attach;
+pub mod auth;
+pub mod event;
+pub mod store;

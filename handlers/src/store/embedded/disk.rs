@@ -1,0 +1,213 @@
+//! The files: an LSM tree (`fjall`) for each kind of thing, one journal for all.
+//!
+//! One thread writes, in batches that are atomic over all kinds; readers read snapshots. So a
+//! reader sees a channel's record and its events as they were after some batch, never half of one,
+//! and neither side waits for the other.
+//!
+//! A batch is in the operating system's hands when [`Disk::commit`] returns, so that it survives
+//! the end of the process, however that comes; [`Disk::sync`] makes it survive a power loss.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use uuid::Uuid;
+use zhttp::Cursor;
+
+use super::codec::{self, FLOOR_KEY, Record};
+use super::lock::DirectoryLock;
+use crate::store::{
+    ChannelName, Gap, Head, OpenError, Range, RangeLimits, StoreError, StoredEvent,
+};
+
+/// Size of the journal files, in bytes: past it memtables are written out and journals dropped.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+
+/// Size of a memtable, in bytes; there are three keyspaces, each with one that is written and
+/// maybe some that are being written out.
+const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+
+/// Which keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Space {
+    Events,
+    Channels,
+    Messages,
+}
+
+/// What is to be written together: for each key a value, or that it is removed. A later write of a
+/// key replaces an earlier one.
+pub(super) type Batch = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
+
+/// What a store that was closed or killed left behind.
+#[derive(Debug, Default)]
+pub(super) struct Remains {
+    pub(super) floor: u64,
+    pub(super) channels: Vec<(ChannelName, Record)>,
+    pub(super) messages: Vec<(ChannelName, Uuid, Cursor, u64)>,
+}
+
+/// The open files.
+pub(super) struct Disk {
+    database: Database,
+    events: Keyspace,
+    channels: Keyspace,
+    messages: Keyspace,
+    // Dropped last, when the files above are closed.
+    _lock: DirectoryLock,
+}
+
+/// The time since 1970. The store's clock is the system's.
+pub(super) fn clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The time since 1970, in milliseconds.
+pub(super) fn clock_ms() -> u64 {
+    u64::try_from(clock().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn failure(error: fjall::Error) -> StoreError {
+    StoreError::Unavailable(format!("disk: {error}"))
+}
+
+impl Disk {
+    /// Opens the files in a directory, or makes them, and locks them for this process.
+    pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
+        let lock = DirectoryLock::take(directory)?;
+        let failed = |error: fjall::Error| OpenError::Data {
+            directory: directory.display().to_string(),
+            reason: error.to_string(),
+        };
+        let database = Database::builder(directory.join("db"))
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .open()
+            .map_err(failed)?;
+        let keyspace = |name| {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+            database.keyspace(name, options).map_err(failed)
+        };
+        let events = keyspace("events")?;
+        let channels = keyspace("channels")?;
+        let messages = keyspace("messages")?;
+        Ok(Disk { database, events, channels, messages, _lock: lock })
+    }
+
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        match space {
+            Space::Events => &self.events,
+            Space::Channels => &self.channels,
+            Space::Messages => &self.messages,
+        }
+    }
+
+    /// Writes a batch, atomically. Afterwards it survives the process, and with `sync` a power loss.
+    ///
+    /// After an error nothing more can be written: how much of the batch is on disk is unknown.
+    pub(super) fn commit(&self, batch: Batch, sync: bool) -> Result<(), StoreError> {
+        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mut writes = self.database.batch().durability(Some(mode));
+        for ((space, key), value) in batch {
+            match value {
+                Some(value) => writes.insert(self.keyspace(space), key, value),
+                None => writes.remove(self.keyspace(space), key),
+            }
+        }
+        writes.commit().map_err(failure)
+    }
+
+    /// Makes everything that was written survive a power loss.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.database.persist(PersistMode::SyncData).map_err(failure)
+    }
+
+    /// Reads everything but the events.
+    pub(super) fn remains(&self) -> Result<Remains, StoreError> {
+        let mut remains = Remains::default();
+        for entry in self.channels.iter() {
+            let (key, value) = entry.into_inner().map_err(failure)?;
+            if *key == *FLOOR_KEY {
+                remains.floor = codec::floor_of_value(&value)?;
+            } else {
+                let channel = codec::channel_of_key(&key)?;
+                remains.channels.push((channel, codec::record_of_value(&value)?));
+            }
+        }
+        for entry in self.messages.iter() {
+            let (key, value) = entry.into_inner().map_err(failure)?;
+            let (channel, message_id) = codec::message_of_key(&key)?;
+            let (id, until_ms) = codec::message_of_value(&value)?;
+            remains.messages.push((channel, message_id, id, until_ms));
+        }
+        Ok(remains)
+    }
+
+    /// How many keys there are in each keyspace.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> [usize; 3] {
+        [&self.events, &self.channels, &self.messages]
+            .map(|keyspace| keyspace.len().expect("a test's files are readable"))
+    }
+
+    /// The heads of channels.
+    pub(super) fn heads(&self, channels: &[ChannelName]) -> Result<Vec<Head>, StoreError> {
+        let snapshot = self.database.snapshot();
+        let now_ms = clock_ms();
+        let head = |channel: &ChannelName| {
+            let log = self.log(&snapshot, channel, now_ms)?;
+            Ok(log.map_or(Head::default(), |log| log.head()))
+        };
+        channels.iter().map(head).collect()
+    }
+
+    /// Events after a cursor.
+    pub(super) fn range(
+        &self,
+        channel: &ChannelName,
+        after: Cursor,
+        limits: RangeLimits,
+    ) -> Result<Range, StoreError> {
+        let snapshot = self.database.snapshot();
+        let Some(log) = self.log(&snapshot, channel, clock_ms())? else {
+            return Ok(Range::default());
+        };
+        let head = log.head();
+        let mut events: Vec<StoredEvent> = Vec::new();
+        if after < head.id {
+            // Trimmed events leave tombstones, which cost time to skip: begin after them.
+            let oldest = log.ids().next().unwrap_or(head.id);
+            let from = codec::event_key(channel, after.plus(1).max(oldest));
+            let to = codec::event_key(channel, head.id);
+            let mut bytes = 0;
+            for entry in snapshot.range(&self.events, from..=to) {
+                let (key, value) = entry.into_inner().map_err(failure)?;
+                let event = codec::event_of_value(codec::id_of_event_key(&key)?, &value)?;
+                bytes += event.data.len() as u64;
+                if !events.is_empty() && bytes > limits.bytes_max {
+                    break;
+                }
+                events.push(event);
+                if events.len() >= limits.events_max as usize {
+                    break;
+                }
+            }
+        }
+        let gap = Gap::between(after, events.first(), head.id, log.born);
+        Ok(Range { events, head, gap })
+    }
+
+    /// A channel's log, if it has one that is not over.
+    fn log(
+        &self,
+        snapshot: &fjall::Snapshot,
+        channel: &ChannelName,
+        now_ms: u64,
+    ) -> Result<Option<super::log::Log>, StoreError> {
+        let value = snapshot.get(&self.channels, codec::channel_key(channel)).map_err(failure)?;
+        let Some(value) = value else { return Ok(None) };
+        let log = codec::record_of_value(&value)?.log;
+        Ok(log.filter(|log| log.expires_ms > now_ms))
+    }
+}

@@ -1,0 +1,160 @@
+//! What only the store in Redis has: a server that goes away, hangs, or forgets its scripts.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::store::contract::{
+    ALL, RedisServer, append, event, event_with_id, eventually, head, room,
+};
+use crate::store::*;
+
+/// More than a hundred operations take on any machine that fail because the server is known to be
+/// away; far less than they take if each waits for a timeout.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+async fn try_append(store: &RedisStore, channel: &ChannelName) -> Result<Appended, AppendError> {
+    store.append(channel, event("x"), &Conditions::default()).await
+}
+
+async fn wait_until_away(store: &RedisStore) {
+    eventually("the loss is noticed", || async { store.ping().await.is_err() }).await;
+}
+
+async fn wait_until_back(store: &RedisStore) {
+    eventually("the store is back", || async { store.ping().await.is_ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_server_interrupts_and_loses_nothing() {
+    let mut server = RedisServer::prepare(true);
+    server.resume().await;
+    let store = server.open().await;
+    let (channel, added_while_away) = (room("restart"), room("added-while-away"));
+    let (handle, mut stream) = store.follow();
+    handle.add(channel.clone()).await.unwrap();
+    let first = append(&store, &channel, event("before")).await;
+    assert!(matches!(stream.next().await, Some(Followed::Event { .. })));
+
+    server.kill();
+    assert_eq!(stream.next().await, Some(Followed::Interrupted));
+    wait_until_away(&store).await;
+    let start = Instant::now();
+    for _ in 0..100 {
+        let refused = try_append(&store, &channel).await;
+        assert!(matches!(refused, Err(AppendError::Unavailable(StoreError::Unavailable(_)))));
+        assert!(store.range(&channel, first, ALL).await.is_err());
+        assert!(store.heads(std::slice::from_ref(&channel)).await.is_err());
+        assert!(store.idle(0, 0, 10).await.is_err());
+    }
+    assert!(handle.add(added_while_away.clone()).await.is_err());
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+
+    server.resume().await;
+    wait_until_back(&store).await;
+    assert_eq!(append(&store, &channel, event("after")).await, first.plus(1));
+    // The follower comes back with all that it was asked for. If it is back before that append, it
+    // is told of it too, maybe just before it can say so.
+    loop {
+        match stream.next().await {
+            Some(Followed::Restored) => break,
+            Some(Followed::Event { event, .. }) => assert_eq!(event.id, first.plus(1)),
+            other => panic!("neither restored nor an event: {other:?}"),
+        }
+    }
+    assert_eq!(head(&store, &channel).await.id, first.plus(1));
+    for channel in [channel, added_while_away] {
+        let id = append(&store, &channel, event("live again")).await;
+        loop {
+            match stream.next().await {
+                Some(Followed::Event { event, .. }) if event.id == id => break,
+                Some(Followed::Event { event, .. }) => assert_eq!(event.id, first.plus(1)),
+                other => panic!("not an event: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_can_be_opened_before_its_server() {
+    let mut server = RedisServer::prepare(false);
+    let store = server.open().await;
+    let channel = room("early");
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    let (handle, mut stream) = store.follow();
+    assert!(handle.add(channel.clone()).await.is_err());
+    assert_eq!(stream.next().await, Some(Followed::Interrupted));
+    server.resume().await;
+    assert_eq!(stream.next().await, Some(Followed::Restored));
+    wait_until_back(&store).await;
+    let id = append(&store, &channel, event("x")).await;
+    match stream.next().await {
+        Some(Followed::Event { event, .. }) => assert_eq!(event.id, id),
+        other => panic!("not an event: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgot_its_scripts_gets_them_again() {
+    let server = RedisServer::start().await;
+    let store = server.open().await;
+    let channel = room("flushed");
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    // Without message ids a repetition would show as an offset that is skipped.
+    for offset in 1..5 {
+        let id = append(&store, &channel, event("x")).await;
+        assert_eq!(id.offset, offset);
+        ::redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+        assert_eq!(head(&store, &channel).await.id, id);
+        ::redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+    }
+}
+
+fn signal(server: &RedisServer, signal: &str) {
+    let status = Command::new("kill").args([signal, &server.pid().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_given_up_and_taken_again() {
+    let server = RedisServer::start().await;
+    let store = server.open().await;
+    let channel = room("hangs");
+    let conditions = Conditions::default();
+    signal(&server, "-STOP");
+    // The first ones wait for the timeout; then it is known, and they fail at once.
+    let failed = store.append(&channel, event_with_id(1), &conditions).await;
+    assert!(matches!(failed, Err(AppendError::Unavailable(StoreError::Unavailable(_)))));
+    wait_until_away(&store).await;
+    let start = Instant::now();
+    for _ in 0..100 {
+        assert!(store.ping().await.is_err());
+    }
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    signal(&server, "-CONT");
+    wait_until_back(&store).await;
+    // Whether or not the first attempt came through: sent again, it is stored once.
+    store.append(&channel, event_with_id(1), &conditions).await.unwrap();
+    assert_eq!(head(&store, &channel).await.id.offset, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_ours_is_reported_and_not_touched() {
+    let server = RedisServer::start().await;
+    let store = server.open().await;
+    let channel = room("foreign");
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let key = "fb:{acme:foreign}:meta";
+    ::redis::cmd("SET").arg(key).arg("mine").exec_async(&mut connection).await.unwrap();
+    let refused = try_append(&store, &channel).await;
+    assert!(
+        matches!(refused, Err(AppendError::Unavailable(StoreError::Corrupt(_)))),
+        "{refused:?}"
+    );
+    let value: String = ::redis::cmd("GET").arg(key).query_async(&mut connection).await.unwrap();
+    assert_eq!(value, "mine");
+    assert_eq!(store.ping().await, Ok(()));
+}
