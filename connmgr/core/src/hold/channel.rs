@@ -1,0 +1,212 @@
+//! One channel in one worker: who stands where in its log, and what is due to whom.
+//!
+//! ```text
+//!            catch-up (a range)           an event
+//!   Behind(c) ───────────────▶ Live ──────────────▶ Due ──▶ Live, or Stalled(c) if its
+//!      ▲                         (at `head`)   (at `from`)         connection takes no more
+//!      └───────── drained ───── Stalled(c)
+//! ```
+//!
+//! Members at the head form one list and need no cursor of their own: an event to a million of
+//! them moves that list to *due* in one step and touches no member: the number of the round tells
+//! the lists apart. Due members are then served in slices, back into the live list. Events that come meanwhile wait, and go out together as one
+//! write to each member.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use zhttp::Cursor;
+
+use super::run::Run;
+use super::sse::Block;
+
+/// Bounds of the fan-outs of one channel, in bytes of event data.
+#[derive(Clone, Copy, Debug)]
+pub struct FanoutLimits {
+    /// So much goes out in one write to a live member, but one packet of events at least. More waits
+    /// for the next round.
+    pub write_bytes_max: usize,
+    /// So much waits for a fan-out to finish. What comes on top is dropped here, and asked for again
+    /// as a range once the members get there.
+    pub queue_bytes_max: usize,
+}
+
+impl Default for FanoutLimits {
+    fn default() -> Self {
+        FanoutLimits { write_bytes_max: 64 * 1024, queue_bytes_max: 1024 * 1024 }
+    }
+}
+
+/// Where a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the list that was the live one in this round: at the head of the channel if the round is
+    /// the channel's, else about to get the fan-out in progress.
+    Listed {
+        /// The index in the list.
+        position: u32,
+        /// The round.
+        round: u32,
+    },
+    /// At this cursor, wants what follows.
+    Behind(Cursor),
+    /// At this cursor, with a connection that takes nothing for now.
+    Stalled(Cursor),
+}
+
+/// Events on their way to the members that were live when they came.
+#[derive(Debug)]
+pub(super) struct Fanout {
+    /// Who has not got them yet.
+    pub(super) due: Vec<u32>,
+    /// Where they stand.
+    pub(super) from: Cursor,
+    /// What they get.
+    pub(super) runs: Vec<(Arc<Run>, usize)>,
+    /// The same, rendered.
+    pub(super) block: Rc<Block>,
+    /// The last event ends the channel.
+    pub(super) end: bool,
+}
+
+/// One channel.
+#[derive(Debug)]
+pub(super) struct Channel {
+    limits: FanoutLimits,
+    /// Its name.
+    pub(super) name: Arc<str>,
+    /// Where live members stand; `None` until anything is known of the channel.
+    pub(super) head: Option<Cursor>,
+    /// The last event that was heard of.
+    pub(super) known: Option<Cursor>,
+    /// Members at the head.
+    pub(super) live: Vec<u32>,
+    /// Which list `live` is: counts the fan-outs.
+    pub(super) round: u32,
+    /// Members with a cursor of their own that can take events.
+    pub(super) behind: BTreeSet<(Cursor, u32)>,
+    /// What is being delivered to those who were live.
+    pub(super) fanout: Option<Box<Fanout>>,
+    queue: VecDeque<(Arc<Run>, usize)>,
+    queue_bytes: usize,
+    /// Catch-ups that were found but not yet delivered.
+    pub(super) catchups: u32,
+    /// The range that was asked for: after which cursor, and when it is asked again.
+    pub(super) asked: Option<(Cursor, u64)>,
+    /// How many members there are.
+    pub(super) members: u32,
+    /// It is in the list of those that may need a range.
+    pub(super) unsettled: bool,
+}
+
+impl Channel {
+    pub(super) fn new(name: Arc<str>, limits: FanoutLimits) -> Self {
+        Channel {
+            limits,
+            name,
+            head: None,
+            known: None,
+            live: Vec::new(),
+            round: 0,
+            behind: BTreeSet::new(),
+            fanout: None,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            catchups: 0,
+            asked: None,
+            members: 0,
+            unsettled: false,
+        }
+    }
+
+    /// The last event that live members have or are about to get.
+    fn tip(&self) -> Option<Cursor> {
+        self.queue.back().map(|(run, _)| run.last()).or(self.head)
+    }
+
+    /// Whether anybody depends on `head`.
+    fn followed(&self) -> bool {
+        !self.live.is_empty() || self.fanout.is_some()
+    }
+
+    /// Hears of an event.
+    pub(super) fn learn(&mut self, id: Cursor) {
+        self.known = self.known.max(Some(id));
+    }
+
+    /// Makes a member live; says where it stands.
+    pub(super) fn join_live(&mut self, index: u32) -> Place {
+        let position = u32::try_from(self.live.len()).expect("below 2^32 members");
+        self.live.push(index);
+        Place::Listed { position, round: self.round }
+    }
+
+    /// Takes a run for the live members, if it follows what they have.
+    pub(super) fn enqueue(&mut self, run: &Arc<Run>) {
+        let Some(index) = self.tip().and_then(|tip| run.index_after(tip)) else { return };
+        if self.followed() && self.queue_bytes < self.limits.queue_bytes_max {
+            self.queue_bytes += run.bytes();
+            self.queue.push_back((Arc::clone(run), index));
+        }
+    }
+
+    /// Begins a fan-out if none is in progress and something waits. Says whether one began.
+    pub(super) fn begin_fanout(&mut self) -> bool {
+        if self.fanout.is_some() || self.live.is_empty() {
+            if self.live.is_empty() && self.fanout.is_none() {
+                self.queue.clear();
+                self.queue_bytes = 0;
+                // Nobody depends on it: the next member that is up to date is live at once.
+                self.head = self.known;
+            }
+            return false;
+        }
+        let Some(from) = self.head else { return false };
+        let mut runs = Vec::new();
+        let mut bytes = 0;
+        while let Some((run, index)) = self.queue.front() {
+            if bytes > 0 && bytes + run.bytes() > self.limits.write_bytes_max {
+                break;
+            }
+            bytes += run.bytes();
+            self.queue_bytes -= run.bytes();
+            runs.push((Arc::clone(run), *index));
+            self.queue.pop_front();
+        }
+        let Some((last, _)) = runs.last() else { return false };
+        self.head = Some(last.last());
+        let end = last.events().last().is_some_and(|event| event.end);
+        let block = Block::render(&runs);
+        let due = std::mem::take(&mut self.live);
+        self.round = self.round.wrapping_add(1);
+        self.fanout = Some(Box::new(Fanout { due, from, runs, block, end }));
+        true
+    }
+
+    /// The earliest cursor after which a member needs something that exists; `None` if nobody does.
+    pub(super) fn need(&self) -> Option<Cursor> {
+        let known = self.known?;
+        let behind = self.behind.first().map(|(cursor, _)| *cursor);
+        let live = self.tip().filter(|_| self.followed());
+        behind.into_iter().chain(live).filter(|cursor| *cursor < known).min()
+    }
+
+    /// Checks what is true of a channel by itself.
+    ///
+    /// # Panics
+    ///
+    /// It is not.
+    pub(super) fn check_invariants(&self) {
+        let bytes: usize = self.queue.iter().map(|(run, _)| run.bytes()).sum();
+        assert_eq!(bytes, self.queue_bytes, "queued bytes are counted");
+        assert!(self.head.is_some() || !self.followed(), "live members stand somewhere");
+        assert!(self.queue.is_empty() || self.fanout.is_some(), "what is queued goes out");
+        assert!(self.head <= self.known, "the head is known");
+        let mut at = self.head;
+        for (run, index) in &self.queue {
+            assert_eq!(at.and_then(|at| run.index_after(at)), Some(*index), "the queue goes on");
+            at = Some(run.last());
+        }
+    }
+}

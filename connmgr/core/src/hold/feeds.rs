@@ -1,0 +1,469 @@
+//! The feeds of the edge: which handler feeds which channel, and which stored events are asked for.
+//!
+//! One for the edge, driven by the thread that owns the ZeroMQ sockets. Workers say what they want
+//! ([`Want`]) and get what came ([`Fed`]). A channel is fed by the present feeder that scores
+//! highest for its name, so that a feeder that comes or goes moves only its own channels. A range is
+//! answered from the channel's tail where that reaches back far enough; else it is asked once for
+//! all who want it, of a feeder that still takes one, and of another if no answer comes in time.
+//!
+//! Nothing here is believed because it was sent: an answer that is lost is asked for again, one that
+//! comes twice is dropped or matches no cursor.
+
+mod invariants;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use zhttp::Cursor;
+
+use super::run::Run;
+use super::tail::Tail;
+use super::{Fed, MissingRun, Want};
+use crate::seeded::{Seed, SeededMap, rendezvous};
+use crate::slab::{Key, Slab};
+
+/// Channels that one `feed` or `unfeed` packet names at most: keeps it below 256 KiB.
+const FEED_CHANNELS_MAX: usize = 1000;
+
+/// The identity of a feeder.
+pub(super) type FeederId = Arc<[u8]>;
+
+/// What the shell sets.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedsConfig {
+    /// Makes the hashes of channel names unpredictable.
+    pub seed: u64,
+    /// Bytes that the tail of one channel may take.
+    pub tail_bytes_max: usize,
+    /// Bytes that all tails may take; beyond it the oldest events of any go.
+    pub tails_bytes_max: usize,
+    /// Bytes of event data that a range brings.
+    pub range_bytes_max: usize,
+    /// Ranges in flight to one feeder; more wait here.
+    pub ranges_in_flight_max: usize,
+    /// A range or a feed that was not answered is sent again after so many milliseconds.
+    pub answer_timeout_ms: u64,
+    /// A channel without members is followed for so many milliseconds more.
+    pub linger_ms: u64,
+}
+
+/// What is to be sent.
+#[derive(Clone, Debug)]
+pub enum FeedsOutput {
+    /// `feed` to a feeder.
+    Feed(FeederId, Vec<(Arc<str>, Option<Cursor>)>),
+    /// `unfeed` to a feeder.
+    Unfeed(FeederId, Vec<Arc<str>>),
+    /// `range` to a feeder.
+    Range(FeederId, Arc<str>, Cursor),
+    /// To the members of a worker.
+    Worker(u16, Fed),
+}
+
+#[derive(Debug)]
+struct Channel {
+    name: Arc<str>,
+    /// The workers that have members in it.
+    workers: Vec<u16>,
+    feeder: Option<FeederId>,
+    /// The feeder has said something of it since it was asked to feed it.
+    confirmed: bool,
+    /// The last event that was heard of.
+    known: Option<Cursor>,
+    tail: Tail,
+    /// Ranges on their way, by the cursor they follow.
+    ranges: BTreeMap<Cursor, RangeState>,
+}
+
+/// A range that somebody waits for.
+#[derive(Debug)]
+struct RangeState {
+    /// Whom it was asked of; `None` while it waits its turn.
+    feeder: Option<FeederId>,
+    /// How many were asked before.
+    attempts: usize,
+}
+
+#[derive(Debug, Default)]
+struct Feeder {
+    in_flight: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Linger(Key),
+    Confirm(Key),
+    Range(Key, Cursor),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Feeds {
+    config: FeedsConfig,
+    names: SeededMap<Arc<str>, Key>,
+    channels: Slab<Channel>,
+    feeders: BTreeMap<FeederId, Feeder>,
+    /// Ranges that wait for a feeder to have room, in the order of asking.
+    waiting: VecDeque<(Key, Cursor)>,
+    timers: BTreeSet<(u64, Timer)>,
+    outputs: VecDeque<FeedsOutput>,
+    tails_bytes: usize,
+    /// The place of the tail that gives way next when all tails take too much.
+    clock_hand: u32,
+}
+
+impl Feeds {
+    /// An edge without channels and feeders.
+    pub fn new(config: FeedsConfig) -> Self {
+        Feeds {
+            config,
+            names: SeededMap::with_hasher(Seed(config.seed)),
+            channels: Slab::default(),
+            feeders: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            timers: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            tails_bytes: 0,
+            clock_hand: 0,
+        }
+    }
+
+    /// How many channels are followed, lingering ones among them.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Bytes that all tails take.
+    pub fn tails_bytes(&self) -> usize {
+        self.tails_bytes
+    }
+
+    /// The name of a channel that is followed, to be shared.
+    pub fn name(&self, name: &str) -> Option<Arc<str>> {
+        let key = self.names.get(name)?;
+        Some(Arc::clone(&self.channels[key.index].name))
+    }
+
+    /// Takes what a worker wants.
+    pub fn handle_want(&mut self, now_ms: u64, worker: u16, want: Want) {
+        match want {
+            Want::Open(name) => self.open(now_ms, worker, name),
+            Want::Close(name) => {
+                let Some(&key) = self.names.get(&name) else { return };
+                let channel = &mut self.channels[key.index];
+                channel.workers.retain(|other| *other != worker);
+                if channel.workers.is_empty() {
+                    self.timers.insert((now_ms + self.config.linger_ms, Timer::Linger(key)));
+                }
+            }
+            Want::Range(name, after) => {
+                if let Some(&key) = self.names.get(&name) {
+                    self.handle_range_wanted(now_ms, worker, key, after);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now_ms: u64, worker: u16, name: Arc<str>) {
+        let key = match self.names.get(&name) {
+            Some(&key) => key,
+            None => self.insert(now_ms, name),
+        };
+        let channel = &mut self.channels[key.index];
+        if !channel.workers.contains(&worker) {
+            channel.workers.push(worker);
+        }
+        if let Some(known) = channel.known {
+            let fed = Fed::Head(Arc::clone(&channel.name), known);
+            self.outputs.push_back(FeedsOutput::Worker(worker, fed));
+        }
+    }
+
+    fn insert(&mut self, now_ms: u64, name: Arc<str>) -> Key {
+        let key = self.channels.insert(Channel {
+            name: Arc::clone(&name),
+            workers: Vec::new(),
+            feeder: self.ranked(&name, 0),
+            confirmed: false,
+            known: None,
+            tail: Tail::default(),
+            ranges: BTreeMap::new(),
+        });
+        self.names.insert(name, key);
+        self.feed(now_ms, key);
+        key
+    }
+
+    fn handle_range_wanted(&mut self, now_ms: u64, worker: u16, key: Key, after: Cursor) {
+        let channel = &mut self.channels[key.index];
+        if let Some(runs) = channel.tail.after(after) {
+            let mut bytes = 0;
+            for run in runs {
+                if bytes > 0 && bytes + run.bytes() > self.config.range_bytes_max {
+                    break;
+                }
+                bytes += run.bytes();
+                let fed = Fed::Events(Arc::clone(run));
+                self.outputs.push_back(FeedsOutput::Worker(worker, fed));
+            }
+            return;
+        }
+        if !channel.ranges.contains_key(&after) {
+            channel.ranges.insert(after, RangeState { feeder: None, attempts: 0 });
+            self.waiting.push_back((key, after));
+            self.ask_waiting(now_ms);
+        }
+    }
+
+    /// A feeder is there.
+    pub fn handle_joined(&mut self, now_ms: u64, feeder: &FeederId) {
+        self.feeders.entry(Arc::clone(feeder)).or_default();
+        self.reassign(now_ms);
+        self.ask_waiting(now_ms);
+    }
+
+    /// A feeder is there no more.
+    pub fn handle_left(&mut self, now_ms: u64, feeder: &FeederId) {
+        if self.feeders.remove(feeder).is_none() {
+            return;
+        }
+        let keys: Vec<Key> = self.channels.keys().collect();
+        for key in keys {
+            for (after, range) in &mut self.channels[key.index].ranges {
+                if range.feeder.as_ref() == Some(feeder) {
+                    range.feeder = None;
+                    self.waiting.push_back((key, *after));
+                }
+            }
+        }
+        self.reassign(now_ms);
+        self.ask_waiting(now_ms);
+    }
+
+    /// Gives each channel to the feeder that scores highest now, where that is another.
+    fn reassign(&mut self, now_ms: u64) {
+        let mut moved: BTreeMap<Option<FeederId>, Vec<Key>> = BTreeMap::new();
+        let mut left: BTreeMap<FeederId, Vec<Arc<str>>> = BTreeMap::new();
+        let keys: Vec<Key> = self.channels.keys().collect();
+        for key in keys {
+            let best = self.ranked(&self.channels[key.index].name, 0);
+            let channel = &mut self.channels[key.index];
+            if channel.feeder == best {
+                continue;
+            }
+            let before = std::mem::replace(&mut channel.feeder, best.clone());
+            if let Some(before) = before.filter(|before| self.feeders.contains_key(before)) {
+                left.entry(before).or_default().push(Arc::clone(&channel.name));
+            }
+            moved.entry(best).or_default().push(key);
+        }
+        for (feeder, names) in left {
+            for names in names.chunks(FEED_CHANNELS_MAX) {
+                self.outputs.push_back(FeedsOutput::Unfeed(Arc::clone(&feeder), names.to_vec()));
+            }
+        }
+        for key in moved.into_values().flatten() {
+            self.feed(now_ms, key);
+        }
+    }
+
+    /// The present feeder in that place of the channel's order, which wraps around.
+    fn ranked(&self, name: &str, place: usize) -> Option<FeederId> {
+        let score = |id: &FeederId| rendezvous(name.as_bytes(), id);
+        if place.checked_rem(self.feeders.len())? == 0 {
+            return self.feeders.keys().max_by_key(|id| score(id)).cloned();
+        }
+        let mut order: Vec<&FeederId> = self.feeders.keys().collect();
+        order.sort_by_cached_key(|id| std::cmp::Reverse(score(id)));
+        Some(Arc::clone(order[place % order.len()]))
+    }
+
+    /// Asks the channel's feeder to feed it.
+    fn feed(&mut self, now_ms: u64, key: Key) {
+        let channel = &mut self.channels[key.index];
+        channel.confirmed = false;
+        let Some(feeder) = channel.feeder.clone() else { return };
+        let entry = (Arc::clone(&channel.name), channel.tail.end().or(channel.known));
+        self.timers.insert((now_ms + self.config.answer_timeout_ms, Timer::Confirm(key)));
+        if let Some(FeedsOutput::Feed(to, names)) = self.outputs.back_mut()
+            && *to == feeder
+            && names.len() < FEED_CHANNELS_MAX
+        {
+            names.push(entry);
+        } else {
+            self.outputs.push_back(FeedsOutput::Feed(feeder, vec![entry]));
+        }
+    }
+
+    /// Sends the ranges that wait, as far as their feeders have room.
+    fn ask_waiting(&mut self, now_ms: u64) {
+        for _ in 0..self.waiting.len() {
+            let Some((key, after)) = self.waiting.pop_front() else { return };
+            let Some(channel) = self.channels.get(key) else { continue };
+            let Some(range) = channel.ranges.get(&after) else { continue };
+            if range.feeder.is_some() {
+                continue;
+            }
+            let Some(id) = self.ranked(&channel.name, range.attempts) else {
+                self.waiting.push_back((key, after));
+                continue;
+            };
+            let feeder = self.feeders.get_mut(&id).expect("ranked feeders are present");
+            if feeder.in_flight >= self.config.ranges_in_flight_max {
+                self.waiting.push_back((key, after));
+                continue;
+            }
+            feeder.in_flight += 1;
+            let channel = &mut self.channels[key.index];
+            let range = channel.ranges.get_mut(&after).expect("it was just found");
+            range.feeder = Some(Arc::clone(&id));
+            let due = now_ms + self.config.answer_timeout_ms;
+            self.timers.insert((due, Timer::Range(key, after)));
+            self.outputs.push_back(FeedsOutput::Range(id, Arc::clone(&channel.name), after));
+        }
+    }
+
+    /// Takes events that a feeder sent.
+    pub fn handle_events(&mut self, now_ms: u64, from: &[u8], run: &Arc<Run>) {
+        let Some(&key) = self.names.get(run.channel()) else { return };
+        let answered = self.answer(key, |after| run.index_after(after).is_some());
+        let channel = &mut self.channels[key.index];
+        if channel.feeder.as_deref() == Some(from) {
+            channel.confirmed = true;
+        }
+        let known = channel.known.max(Some(run.last()));
+        let old = channel.tail.end().is_some_and(|end| run.last() <= end);
+        if old && !answered {
+            return;
+        }
+        if known == Some(run.last()) {
+            self.tails_bytes -= channel.tail.bytes();
+            channel.tail.push(run, self.config.tail_bytes_max);
+            self.tails_bytes += channel.tail.bytes();
+        }
+        channel.known = known;
+        self.tell(key, &Fed::Events(Arc::clone(run)));
+        self.shrink_tails();
+        self.ask_waiting(now_ms);
+    }
+
+    /// Takes a gap that a feeder found.
+    pub fn handle_gap(&mut self, now_ms: u64, gap: &Arc<MissingRun>) {
+        let Some(&key) = self.names.get(&gap.channel) else { return };
+        self.answer(key, |after| gap.concerns(after));
+        let channel = &mut self.channels[key.index];
+        channel.known = channel.known.max(Some(gap.first));
+        self.tell(key, &Fed::Gap(Arc::clone(gap)));
+        self.ask_waiting(now_ms);
+    }
+
+    /// Takes the head of a channel that a feeder sent.
+    pub fn handle_head(&mut self, now_ms: u64, from: &[u8], name: &str, head: Cursor) {
+        let Some(&key) = self.names.get(name) else { return };
+        self.answer(key, |after| head <= after);
+        let channel = &mut self.channels[key.index];
+        if channel.feeder.as_deref() == Some(from) {
+            channel.confirmed = true;
+        }
+        channel.known = channel.known.max(Some(head));
+        if channel.known == Some(head) {
+            let fed = Fed::Head(Arc::clone(&channel.name), head);
+            self.tell(key, &fed);
+        }
+        self.ask_waiting(now_ms);
+    }
+
+    /// Ends the ranges that this answers. Says whether there was one.
+    fn answer(&mut self, key: Key, answers: impl Fn(Cursor) -> bool) -> bool {
+        let channel = &mut self.channels[key.index];
+        let before = channel.ranges.len();
+        channel.ranges.retain(|after, range| {
+            let answered = answers(*after);
+            if answered
+                && let Some(feeder) = range.feeder.as_ref().and_then(|id| self.feeders.get_mut(id))
+            {
+                feeder.in_flight -= 1;
+            }
+            !answered
+        });
+        before > channel.ranges.len()
+    }
+
+    fn tell(&mut self, key: Key, fed: &Fed) {
+        for &worker in &self.channels[key.index].workers {
+            self.outputs.push_back(FeedsOutput::Worker(worker, fed.clone()));
+        }
+    }
+
+    /// Lets the tails give way in turn, the oldest events of each first, until they fit.
+    fn shrink_tails(&mut self) {
+        while self.tails_bytes > self.config.tails_bytes_max {
+            if let Some(key) = self.channels.key_at(self.clock_hand) {
+                let tail = &mut self.channels[key.index].tail;
+                self.tails_bytes -= tail.bytes();
+                tail.pop_oldest();
+                self.tails_bytes += tail.bytes();
+            }
+            let places = u32::try_from(self.channels.places()).expect("below 2^32 channels");
+            self.clock_hand = (self.clock_hand + 1) % places;
+        }
+    }
+
+    /// Asks again what was not answered, and forgets channels that nobody came back to.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        while let Some(&(due, timer)) = self.timers.first() {
+            if due > now_ms {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Linger(key) => self.handle_linger(key),
+                Timer::Confirm(key) => {
+                    if self.channels.get(key).is_some_and(|channel| !channel.confirmed) {
+                        self.feed(now_ms, key);
+                    }
+                }
+                Timer::Range(key, after) => self.handle_range_late(key, after),
+            }
+        }
+        self.ask_waiting(now_ms);
+    }
+
+    fn handle_linger(&mut self, key: Key) {
+        if self.channels.get(key).is_none_or(|channel| !channel.workers.is_empty()) {
+            return;
+        }
+        let Some(channel) = self.channels.remove(key) else { return };
+        self.names.remove(&channel.name);
+        self.tails_bytes -= channel.tail.bytes();
+        for range in channel.ranges.into_values() {
+            if let Some(feeder) = range.feeder.and_then(|id| self.feeders.get_mut(&id)) {
+                feeder.in_flight -= 1;
+            }
+        }
+        if let Some(feeder) = channel.feeder {
+            self.outputs.push_back(FeedsOutput::Unfeed(feeder, vec![channel.name]));
+        }
+    }
+
+    fn handle_range_late(&mut self, key: Key, after: Cursor) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let Some(range) = channel.ranges.get_mut(&after) else { return };
+        let Some(feeder) = range.feeder.take() else { return };
+        range.attempts += 1;
+        if let Some(feeder) = self.feeders.get_mut(&feeder) {
+            feeder.in_flight -= 1;
+        }
+        self.waiting.push_back((key, after));
+    }
+
+    /// When [`Feeds::handle_timeout`] has something to do.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// What to send next.
+    pub fn poll_output(&mut self) -> Option<FeedsOutput> {
+        self.outputs.pop_front()
+    }
+}

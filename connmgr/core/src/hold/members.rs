@@ -1,0 +1,488 @@
+//! The members of channels in one worker: who reads what, and what is written next.
+//!
+//! Called by the worker. It opens a hold for a connection, passes on what [`Feeds`](super::Feeds)
+//! say, and then polls: [`Members::poll_delivery`] for what to write, a slice at a time, and
+//! [`Members::poll_output`] for what to ask. Sockets, HTTP framing and keep-alives are the
+//! worker's; it says when a connection takes nothing more ([`Members::handle_blocked`]) and when
+//! it does again ([`Members::handle_drained`]).
+
+mod delivery;
+mod invariants;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use zhttp::Cursor;
+
+use super::channel::{Channel, FanoutLimits, Place};
+use super::run::Run;
+use super::sse::Block;
+use super::{Fed, MissingRun, Want};
+use crate::seeded::{Seed, SeededMap};
+use crate::slab::{Key, NONE, Slab};
+
+/// Names a hold.
+pub type HoldKey = Key;
+
+/// What the shell sets.
+#[derive(Clone, Copy, Debug)]
+pub struct MembersConfig {
+    /// Makes the hashes of channel names unpredictable.
+    pub seed: u64,
+    /// A range that was not answered is asked for again after so many milliseconds.
+    pub range_retry_ms: u64,
+}
+
+/// Bytes to write to one connection.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The hold of the connection.
+    pub hold: HoldKey,
+    /// The connection, as it was named when the hold was opened.
+    pub connection: Key,
+    /// What to write.
+    pub bytes: DeliveryBytes,
+    /// Every channel of the connection has ended with this: it is to be finished.
+    pub end: bool,
+}
+
+/// Rendered events.
+#[derive(Debug)]
+pub enum DeliveryBytes {
+    /// Shared with others, from an offset on.
+    Shared(Rc<[u8]>, usize),
+    /// Made for this connection.
+    Own(Vec<u8>),
+}
+
+impl AsRef<[u8]> for DeliveryBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            DeliveryBytes::Shared(bytes, start) => &bytes[*start..],
+            DeliveryBytes::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// One connection's part in one channel.
+#[derive(Debug)]
+struct Member {
+    hold: u32,
+    /// The next member of the same hold.
+    next: u32,
+    channel: u32,
+    /// The last event delivered ended the channel.
+    ended: bool,
+    place: Place,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Hold {
+    connection: Key,
+    /// The first of its members.
+    members: u32,
+    /// Channels that have not ended.
+    open: u16,
+    /// Its connection takes nothing for now.
+    blocked: bool,
+}
+
+/// Deliveries that are due.
+#[derive(Debug)]
+enum Job {
+    /// The fan-out of this channel goes on.
+    Fanout(Key),
+    /// This member of this channel may go on with this run.
+    Catchup(Key, Key, Arc<Run>, Rc<Block>),
+    /// This member of this channel is told of a gap.
+    Gap(Key, Key, Arc<MissingRun>),
+    /// This hold has got the end of all channels that are left.
+    Finish(HoldKey),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Members {
+    config: MembersConfig,
+    limits: FanoutLimits,
+    names: SeededMap<Arc<str>, Key>,
+    channels: Slab<Channel>,
+    members: Slab<Member>,
+    holds: Slab<Hold>,
+    jobs: VecDeque<Job>,
+    slice_members: u32,
+    /// Channels that may need a range.
+    unsettled: VecDeque<Key>,
+    outputs: VecDeque<Want>,
+    /// When to look again at a channel whose range is on its way.
+    retries: BTreeSet<(u64, Key)>,
+}
+
+impl Members {
+    /// A worker without holds.
+    pub fn new(config: MembersConfig) -> Self {
+        Members::with_fanout_limits(config, FanoutLimits::default())
+    }
+
+    /// A worker without holds, with other limits of its fan-outs.
+    pub fn with_fanout_limits(config: MembersConfig, limits: FanoutLimits) -> Self {
+        Members {
+            config,
+            limits,
+            names: SeededMap::with_hasher(Seed(config.seed)),
+            channels: Slab::default(),
+            members: Slab::default(),
+            holds: Slab::default(),
+            jobs: VecDeque::new(),
+            slice_members: 0,
+            unsettled: VecDeque::new(),
+            outputs: VecDeque::new(),
+            retries: BTreeSet::new(),
+        }
+    }
+
+    /// How many holds there are.
+    pub fn holds(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// The bytes that a member and a hold take in their tables.
+    pub const fn entry_bytes() -> (usize, usize) {
+        (size_of::<Member>(), size_of::<Hold>())
+    }
+
+    /// Opens a hold for a connection that reads these channels from these cursors.
+    pub fn open<'c>(
+        &mut self,
+        connection: Key,
+        channels: impl Iterator<Item = (&'c str, Cursor)>,
+    ) -> HoldKey {
+        let hold = Hold { connection, members: NONE, open: 0, blocked: false };
+        let key = self.holds.insert(hold);
+        for (name, cursor) in channels {
+            self.add(key, name, cursor);
+        }
+        key
+    }
+
+    /// Lets a hold read one more channel; does nothing if it reads it already.
+    pub fn add(&mut self, hold: HoldKey, name: &str, cursor: Cursor) {
+        if self.holds.get(hold).is_none() || self.member_of(hold, name).is_some() {
+            return;
+        }
+        let channel = self.channel(name);
+        self.channels[channel.index].members += 1;
+        let entry = &mut self.holds[hold.index];
+        let member = Member {
+            hold: hold.index,
+            next: entry.members,
+            channel: channel.index,
+            ended: false,
+            place: Place::Stalled(cursor),
+        };
+        let key = self.members.insert(member);
+        entry.members = key.index;
+        entry.open += 1;
+        if !entry.blocked {
+            self.place(key.index, cursor);
+        }
+        self.settle(channel);
+    }
+
+    /// Lets a hold read a channel no more.
+    pub fn remove(&mut self, hold: HoldKey, name: &str) {
+        let Some(index) = self.member_of(hold, name) else { return };
+        let mut link = self.holds[hold.index].members;
+        if link == index {
+            self.holds[hold.index].members = self.members[index].next;
+        } else {
+            while self.members[link].next != index {
+                link = self.members[link].next;
+            }
+            self.members[link].next = self.members[index].next;
+        }
+        self.leave(index);
+    }
+
+    /// Ends a hold; its members leave their channels.
+    pub fn close(&mut self, hold: HoldKey) {
+        let Some(entry) = self.holds.get(hold) else { return };
+        let mut index = entry.members;
+        while index != NONE {
+            let next = self.members[index].next;
+            self.leave(index);
+            index = next;
+        }
+        self.holds.remove(hold);
+    }
+
+    /// The channels of a hold and where it stands in each.
+    pub fn cursors(&self, hold: HoldKey) -> impl Iterator<Item = (&str, Cursor)> + '_ {
+        let first = self.holds.get(hold).map_or(NONE, |entry| entry.members);
+        self.chain(first).map(|index| {
+            let member = &self.members[index];
+            (&*self.channels[member.channel].name, self.cursor(member))
+        })
+    }
+
+    /// The connection of this hold takes nothing more: it falls behind.
+    pub fn handle_blocked(&mut self, hold: HoldKey) {
+        let Some(entry) = self.holds.get_mut(hold) else { return };
+        entry.blocked = true;
+        let mut index = entry.members;
+        while index != NONE {
+            if let Place::Behind(cursor) = self.members[index].place {
+                self.displace(index);
+                self.members[index].place = Place::Stalled(cursor);
+            }
+            index = self.members[index].next;
+        }
+    }
+
+    /// The connection of this hold takes bytes again.
+    pub fn handle_drained(&mut self, hold: HoldKey) {
+        let Some(entry) = self.holds.get_mut(hold) else { return };
+        entry.blocked = false;
+        let mut index = entry.members;
+        while index != NONE {
+            if let Place::Stalled(cursor) = self.members[index].place {
+                self.place(index, cursor);
+                let channel = self.members[index].channel;
+                self.settle(self.channels.key_at(channel).expect("members have a channel"));
+            }
+            index = self.members[index].next;
+        }
+    }
+
+    /// Takes what the feeds say.
+    pub fn handle_fed(&mut self, fed: &Fed) {
+        match fed {
+            Fed::Events(run) => self.handle_events(run),
+            Fed::Head(name, head) => {
+                if let Some(&channel) = self.names.get(name) {
+                    self.channels[channel.index].learn(*head);
+                    self.settle(channel);
+                }
+            }
+            Fed::Gap(gap) => self.handle_gap(gap),
+        }
+    }
+
+    fn handle_events(&mut self, run: &Arc<Run>) {
+        let Some(&key) = self.names.get(run.channel()) else { return };
+        let channel = &mut self.channels[key.index];
+        channel.learn(run.last());
+        channel.enqueue(run);
+        if channel.asked.is_some_and(|(after, _)| run.index_after(after).is_some()) {
+            channel.asked = None;
+        }
+        let (after, prev) = run.befores();
+        let here = channel.behind.range((after, 0)..(run.last(), 0));
+        let there = prev.map(|prev| channel.behind.range((prev, 0)..=(prev, NONE)));
+        let who: Vec<u32> =
+            there.into_iter().flatten().chain(here).map(|&(_, index)| index).collect();
+        if !who.is_empty() {
+            channel.catchups += u32::try_from(who.len()).expect("below 2^32 members");
+            let block = Block::render(&[(Arc::clone(run), 0)]);
+            for index in who {
+                let member = self.members.key_at(index).expect("members behind are members");
+                self.jobs.push_back(Job::Catchup(key, member, Arc::clone(run), Rc::clone(&block)));
+            }
+        }
+        self.settle(key);
+    }
+
+    fn handle_gap(&mut self, gap: &Arc<MissingRun>) {
+        let Some(&key) = self.names.get(&gap.channel) else { return };
+        let channel = &mut self.channels[key.index];
+        channel.learn(gap.first);
+        if channel.asked.is_some_and(|(after, _)| gap.concerns(after)) {
+            channel.asked = None;
+        }
+        if channel.fanout.is_none()
+            && let Some(head) = channel.head.filter(|head| gap.concerns(*head))
+        {
+            for index in std::mem::take(&mut channel.live) {
+                let member = &mut self.members[index];
+                if self.holds[member.hold].blocked {
+                    member.place = Place::Stalled(head);
+                } else {
+                    member.place = Place::Behind(head);
+                    channel.behind.insert((head, index));
+                }
+            }
+        }
+        let channel = &mut self.channels[key.index];
+        let range = (gap.after, 0)..(gap.resume().max(gap.after), 0);
+        for &(_, index) in channel.behind.range(range).filter(|(cursor, _)| gap.concerns(*cursor)) {
+            let member = self.members.key_at(index).expect("members behind are members");
+            channel.catchups += 1;
+            self.jobs.push_back(Job::Gap(key, member, Arc::clone(gap)));
+        }
+        self.settle(key);
+    }
+
+    /// Asks again for ranges that were not answered.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        while let Some(&(due, key)) = self.retries.first() {
+            if due > now_ms {
+                return;
+            }
+            self.retries.pop_first();
+            let Some(channel) = self.channels.get_mut(key) else { continue };
+            if channel.asked.is_some_and(|(_, due)| due <= now_ms) {
+                channel.asked = None;
+            }
+            if channel.known.is_none() {
+                self.outputs.push_back(Want::Open(Arc::clone(&channel.name)));
+            }
+            self.settle(key);
+        }
+    }
+
+    /// When [`Members::handle_timeout`] has something to do.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.retries.first().map(|(due, _)| *due)
+    }
+
+    /// What to ask the feeds for. Poll it after the deliveries.
+    pub fn poll_output(&mut self, now_ms: u64) -> Option<Want> {
+        loop {
+            if let Some(want) = self.outputs.pop_front() {
+                if let Want::Open(name) = &want
+                    && let Some(&key) = self.names.get(name)
+                {
+                    self.retries.insert((now_ms + self.config.range_retry_ms, key));
+                }
+                return Some(want);
+            }
+            let key = self.unsettled.pop_front()?;
+            let retry_ms = now_ms + self.config.range_retry_ms;
+            let Some(channel) = self.channels.get_mut(key) else { continue };
+            channel.unsettled = false;
+            if channel.catchups > 0 || channel.asked.is_some() {
+                continue;
+            }
+            if let Some(after) = channel.need() {
+                channel.asked = Some((after, retry_ms));
+                self.retries.insert((retry_ms, key));
+                return Some(Want::Range(Arc::clone(&channel.name), after));
+            }
+        }
+    }
+
+    /// Moves a channel on after a change: begins a fan-out, promotes who has caught up, and marks
+    /// it for a look at what it needs.
+    fn settle(&mut self, key: Key) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        if channel.fanout.as_ref().is_some_and(|fanout| fanout.due.is_empty()) {
+            channel.fanout = None;
+        }
+        if channel.begin_fanout() {
+            self.jobs.push_back(Job::Fanout(key));
+        }
+        if let Some(head) = channel.head {
+            let channel = &mut self.channels[key.index];
+            while let Some(&(cursor, index)) = channel.behind.range((head, 0)..=(head, NONE)).next()
+            {
+                channel.behind.remove(&(cursor, index));
+                self.members[index].place = channel.join_live(index);
+            }
+        }
+        let channel = &mut self.channels[key.index];
+        if !std::mem::replace(&mut channel.unsettled, true) {
+            self.unsettled.push_back(key);
+        }
+    }
+
+    fn channel(&mut self, name: &str) -> Key {
+        if let Some(&key) = self.names.get(name) {
+            return key;
+        }
+        let name: Arc<str> = name.into();
+        let key = self.channels.insert(Channel::new(Arc::clone(&name), self.limits));
+        self.names.insert(Arc::clone(&name), key);
+        self.outputs.push_back(Want::Open(name));
+        key
+    }
+
+    fn chain(&self, first: u32) -> impl Iterator<Item = u32> + Clone + '_ {
+        std::iter::successors((first != NONE).then_some(first), |&index| {
+            Some(self.members[index].next).filter(|&next| next != NONE)
+        })
+    }
+
+    fn member_of(&self, hold: HoldKey, name: &str) -> Option<u32> {
+        let first = self.holds.get(hold)?.members;
+        self.chain(first).find(|&index| &*self.channels[self.members[index].channel].name == name)
+    }
+
+    fn cursor(&self, member: &Member) -> Cursor {
+        let channel = &self.channels[member.channel];
+        match member.place {
+            Place::Listed { round, .. } if round == channel.round => {
+                channel.head.expect("live members stand at the head")
+            }
+            Place::Listed { .. } => channel.fanout.as_ref().expect("they wait for it").from,
+            Place::Behind(cursor) | Place::Stalled(cursor) => cursor,
+        }
+    }
+
+    /// Puts a member that is nowhere at a cursor.
+    fn place(&mut self, index: u32, cursor: Cursor) {
+        let member = &mut self.members[index];
+        let channel = &mut self.channels[member.channel];
+        if channel.head == Some(cursor) {
+            member.place = channel.join_live(index);
+        } else {
+            member.place = Place::Behind(cursor);
+            channel.behind.insert((cursor, index));
+        }
+    }
+
+    /// Takes a member out of the list that it is in.
+    fn displace(&mut self, index: u32) {
+        let member = &self.members[index];
+        let channel = &mut self.channels[member.channel];
+        let (position, round) = match member.place {
+            Place::Listed { position, round } => (position, round),
+            Place::Behind(cursor) => {
+                channel.behind.remove(&(cursor, index));
+                return;
+            }
+            Place::Stalled(_) => return,
+        };
+        let list = if round == channel.round {
+            &mut channel.live
+        } else {
+            &mut channel.fanout.as_mut().expect("they wait for it").due
+        };
+        list.swap_remove(position as usize);
+        if let Some(&moved) = list.get(position as usize) {
+            self.members[moved].place = Place::Listed { position, round };
+        }
+    }
+
+    /// Takes a member out of its channel, and the channel away with its last one.
+    fn leave(&mut self, index: u32) {
+        self.displace(index);
+        let key = self.members.key_at(index).expect("it is a member");
+        let member = self.members.remove(key).expect("it is a member");
+        if !member.ended {
+            self.holds[member.hold].open -= 1;
+        }
+        let channel = self.channels.key_at(member.channel).expect("members have a channel");
+        let entry = &mut self.channels[channel.index];
+        entry.members -= 1;
+        if entry.members > 0 {
+            self.settle(channel);
+            return;
+        }
+        let name = Arc::clone(&entry.name);
+        self.channels.remove(channel);
+        self.names.remove(&name);
+        self.outputs.push_back(Want::Close(name));
+    }
+}

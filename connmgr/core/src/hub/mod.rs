@@ -1,0 +1,387 @@
+//! The hub: what the edge knows of its handlers, in the thread that owns the ZeroMQ sockets.
+//!
+//! Three machines behind one door. [`Presence`] knows who is there and what they do; [`Dispatch`]
+//! gives requests to them; [`Feeds`] has channels followed and ranges read. Packets from handlers
+//! come in by [`Hub::handle_packet`], messages from workers by [`Hub::handle_worker`]; what goes out
+//! is polled. The shell moves bytes and decides nothing.
+
+mod dispatch;
+mod presence;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use zhttp::hold::{Events, Gap, Heads, Hello};
+use zhttp::{Envelope, Kind, Packet, PacketError, hold};
+
+pub use dispatch::{DispatchConfig, Pending, Route};
+use dispatch::{Dispatch, DispatchOutput, Verdict};
+use presence::{Change, Presence};
+
+use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, Want};
+
+/// The identity of a handler: its `from`, and that of its socket.
+pub type HandlerId = Arc<[u8]>;
+
+/// What the shell sets.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    /// The instance id of the edge: its `from`.
+    pub instance_id: Arc<[u8]>,
+    /// How many workers there are.
+    pub workers: u16,
+    /// How requests are given to handlers.
+    pub dispatch: DispatchConfig,
+    /// How channels are fed.
+    pub feeds: FeedsConfig,
+}
+
+/// From a worker to the hub.
+#[derive(Debug)]
+pub enum ToHub {
+    /// A request that wants a handler.
+    Request(Pending),
+    /// A packet about a session, for its handler.
+    Packet {
+        /// The handler.
+        to: HandlerId,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// The request of this id needs its handler no more. If no handler has answered it yet, the
+    /// packet, a `cancel`, goes to whoever has it.
+    Done {
+        /// The id of the session.
+        id: Bytes,
+        /// What to send; nothing if the handler has finished by itself.
+        cancel: Option<Bytes>,
+    },
+    /// To one of the handlers that are there, always the same for the same id.
+    Notify {
+        /// The id of the session.
+        id: Bytes,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// About channels.
+    Want(Want),
+}
+
+/// From the hub to a worker.
+#[derive(Clone, Debug)]
+pub enum FromHub {
+    /// A packet from a handler; some of its ids are this worker's.
+    Packet(Bytes),
+    /// No handler took the request of this id in time, or too many wait.
+    Refused(Bytes),
+    /// The handler that had begun with the request of this id is gone.
+    HandlerLeft(Bytes),
+    /// About channels.
+    Fed(Fed),
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub enum HubOutput {
+    /// Push a request to a group of plain handlers; give it back by
+    /// [`Hub::handle_push_refused`] if none takes it.
+    Push {
+        /// The group.
+        group: usize,
+        /// The request.
+        pending: Pending,
+    },
+    /// Send a packet to a handler.
+    Route {
+        /// The handler.
+        peer: HandlerId,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// Pass a message to a worker.
+    Worker {
+        /// The worker.
+        worker: u16,
+        /// The message.
+        message: FromHub,
+    },
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Hub {
+    config: HubConfig,
+    presence: Presence,
+    dispatch: Dispatch,
+    feeds: Feeds,
+    outputs: std::collections::VecDeque<HubOutput>,
+}
+
+impl Hub {
+    /// An edge that no handler has greeted yet.
+    pub fn new(config: HubConfig) -> Self {
+        Hub {
+            presence: Presence::default(),
+            dispatch: Dispatch::new(config.dispatch.clone()),
+            feeds: Feeds::new(config.feeds),
+            outputs: std::collections::VecDeque::new(),
+            config,
+        }
+    }
+
+    /// How many handlers are there.
+    pub fn handlers(&self) -> usize {
+        self.presence.len()
+    }
+
+    /// The feeds, to look at.
+    pub fn feeds(&self) -> &Feeds {
+        &self.feeds
+    }
+
+    /// Checks what is always true of the feeds and of the dispatch.
+    ///
+    /// # Panics
+    ///
+    /// It is not.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) {
+        self.feeds.check_invariants();
+    }
+
+    /// Takes a message of a worker.
+    pub fn handle_worker(&mut self, now_ms: u64, worker: u16, message: ToHub) {
+        match message {
+            ToHub::Request(pending) => self.dispatch.handle_request(now_ms, pending),
+            ToHub::Packet { to, packet } => {
+                self.outputs.push_back(HubOutput::Route { peer: to, packet });
+            }
+            ToHub::Done { id, cancel } => {
+                let handler = self.dispatch.handle_done(&mut self.presence, &id);
+                if let (Some(peer), Some(packet)) = (handler, cancel) {
+                    self.outputs.push_back(HubOutput::Route { peer, packet });
+                }
+            }
+            ToHub::Notify { id, packet } => {
+                if let Some(peer) = self.presence.by_rendezvous(&id) {
+                    self.outputs.push_back(HubOutput::Route { peer, packet });
+                }
+            }
+            ToHub::Want(want) => self.feeds.handle_want(now_ms, worker, want),
+        }
+    }
+
+    /// Takes a packet that a handler sent; `peer` is the identity of its socket, if it came by one
+    /// that has an identity.
+    ///
+    /// # Errors
+    ///
+    /// The packet is not understood, and has had no effect. To be logged and counted.
+    pub fn handle_packet(
+        &mut self,
+        now_ms: u64,
+        peer: Option<&[u8]>,
+        bytes: &Bytes,
+    ) -> Result<(), PacketError> {
+        let packet = Packet::parse(bytes)?;
+        let from = peer.unwrap_or(packet.from);
+        match packet.kind {
+            Kind::Hello => {
+                if from.is_empty() {
+                    return Err(PacketError::Missing("from"));
+                }
+                let change = self.presence.handle_hello(now_ms, from, &Hello::read(&packet)?);
+                self.handle_change(now_ms, change);
+            }
+            Kind::Bye => {
+                let change = self.presence.handle_bye(from);
+                self.handle_change(now_ms, change);
+            }
+            Kind::Events => {
+                let events = Events::read(&packet)?;
+                // A channel that nobody reads any more needs no events.
+                let Some(name) = self.feeds.name(events.channel) else { return Ok(()) };
+                if let Some(run) = Run::new(name, bytes, &events) {
+                    self.feeds.handle_events(now_ms, from, &Arc::new(run));
+                }
+            }
+            Kind::Gap => self.handle_gap(now_ms, &Gap::read(&packet)?),
+            Kind::Heads => {
+                for (name, head) in Heads::read(&packet)? {
+                    self.feeds.handle_head(now_ms, from, name, head);
+                }
+            }
+            Kind::Feed | Kind::Unfeed | Kind::Range | Kind::Closed => {
+                return Err(PacketError::UnknownType);
+            }
+            Kind::Data
+            | Kind::Error
+            | Kind::Credit
+            | Kind::KeepAlive
+            | Kind::Cancel
+            | Kind::HandoffStart
+            | Kind::HandoffProceed
+            | Kind::Close
+            | Kind::Ping
+            | Kind::Pong
+            | Kind::Hold
+            | Kind::Send => return self.handle_session_packet(from, &packet, bytes),
+        }
+        Ok(())
+    }
+
+    fn handle_gap(&mut self, now_ms: u64, gap: &Gap<'_>) {
+        let Some(channel) = self.feeds.name(gap.channel) else { return };
+        let Gap { channel: _, after, first, reason } = *gap;
+        let gap = Arc::new(MissingRun { channel, after, first, reason });
+        self.feeds.handle_gap(now_ms, &gap);
+    }
+
+    /// Passes a packet to the workers that its ids name.
+    fn handle_session_packet(
+        &mut self,
+        from: &[u8],
+        packet: &Packet<'_>,
+        bytes: &Bytes,
+    ) -> Result<(), PacketError> {
+        let mut told = Vec::new();
+        let mut any = false;
+        for id in packet.ids {
+            any = true;
+            match self.dispatch.handle_answer(from, id.id) {
+                Verdict::Pass => {}
+                Verdict::Withdrawn => {
+                    self.cancel(from, id.id);
+                    continue;
+                }
+            }
+            if let Some(worker) = worker_of(id.id).filter(|worker| *worker < self.config.workers)
+                && !told.contains(&worker)
+            {
+                told.push(worker);
+                let message = FromHub::Packet(bytes.clone());
+                self.outputs.push_back(HubOutput::Worker { worker, message });
+            }
+        }
+        if any { Ok(()) } else { Err(PacketError::Missing("id")) }
+    }
+
+    /// Tells a handler that a request is not its any more.
+    fn cancel(&mut self, to: &[u8], id: &[u8]) {
+        let mut packet = Vec::new();
+        let ids = [zhttp::Id { id, seq: None }];
+        Envelope::new(&self.config.instance_id, Kind::Cancel).about(&ids).write(&mut packet, |_| {});
+        self.outputs.push_back(HubOutput::Route { peer: to.into(), packet: packet.into() });
+    }
+
+    /// The connection of a handler's socket is lost.
+    pub fn handle_peer_lost(&mut self, now_ms: u64, peer: &[u8]) {
+        let change = self.presence.handle_lost(peer);
+        self.handle_change(now_ms, change);
+    }
+
+    fn handle_change(&mut self, now_ms: u64, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Joined(id) => self.handle_joined(now_ms, &id),
+            Change::Restarted(id) => {
+                self.handle_left(now_ms, &id);
+                self.handle_joined(now_ms, &id);
+            }
+            Change::Leaving(id) => self.feeds.handle_left(now_ms, &id),
+            Change::Left(id) => self.handle_left(now_ms, &id),
+        }
+    }
+
+    fn handle_joined(&mut self, now_ms: u64, id: &HandlerId) {
+        if self.presence.feeds(id) {
+            self.feeds.handle_joined(now_ms, id);
+        }
+        self.dispatch.handle_joined();
+    }
+
+    fn handle_left(&mut self, now_ms: u64, id: &HandlerId) {
+        self.feeds.handle_left(now_ms, id);
+        self.dispatch.handle_left(now_ms, id);
+    }
+
+    /// No handler of the group took this request: it waits, and is pushed again.
+    pub fn handle_push_refused(&mut self, now_ms: u64, group: usize, pending: Pending) {
+        self.dispatch.handle_push_refused(now_ms, group, pending);
+    }
+
+    /// A group of plain handlers takes requests again, or another one has joined it.
+    pub fn handle_push_ready(&mut self) {
+        self.dispatch.handle_push_ready();
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        while let Some(id) = self.presence.pop_expired(now_ms) {
+            self.handle_left(now_ms, &id);
+        }
+        self.dispatch.handle_timeout(now_ms);
+        self.feeds.handle_timeout(now_ms);
+    }
+
+    /// When [`Hub::handle_timeout`] has something to do.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let deadlines = [
+            self.presence.next_deadline(),
+            self.dispatch.next_deadline(),
+            self.feeds.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self, now_ms: u64) -> Option<HubOutput> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        if let Some(output) = self.dispatch.poll_output(now_ms, &mut self.presence) {
+            return Some(match output {
+                DispatchOutput::Push(group, pending) => HubOutput::Push { group, pending },
+                DispatchOutput::Route(peer, packet) => HubOutput::Route { peer, packet },
+                DispatchOutput::Worker(worker, message) => HubOutput::Worker { worker, message },
+            });
+        }
+        self.feeds.poll_output().map(|output| self.packet_of(output))
+    }
+
+    fn packet_of(&self, output: FeedsOutput) -> HubOutput {
+        let from = &*self.config.instance_id;
+        let mut out = Vec::new();
+        let peer = match output {
+            FeedsOutput::Feed(feeder, channels) => {
+                let channels = channels.iter().map(|(name, head)| (&**name, *head));
+                hold::write_packet(&mut out, from, Kind::Feed, |fields| {
+                    hold::Feed::write(fields, channels);
+                });
+                feeder
+            }
+            FeedsOutput::Unfeed(feeder, names) => {
+                hold::write_packet(&mut out, from, Kind::Unfeed, |fields| {
+                    hold::Unfeed::write(fields, names.iter().map(|name| &**name));
+                });
+                feeder
+            }
+            FeedsOutput::Range(feeder, channel, after) => {
+                let bytes = self.config.feeds.range_bytes_max as u64;
+                let range = hold::Range { channel: &channel, after, bytes };
+                hold::write_packet(&mut out, from, Kind::Range, |fields| range.write(fields));
+                feeder
+            }
+            FeedsOutput::Worker(worker, fed) => {
+                return HubOutput::Worker { worker, message: FromHub::Fed(fed) };
+            }
+        };
+        HubOutput::Route { peer, packet: out.into() }
+    }
+}
+
+/// The worker that an id of ours names: `{worker}-{slot}-{counter}`.
+fn worker_of(id: &[u8]) -> Option<u16> {
+    let end = id.iter().position(|&byte| byte == b'-')?;
+    std::str::from_utf8(&id[..end]).ok()?.parse().ok()
+}

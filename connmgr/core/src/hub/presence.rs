@@ -1,0 +1,269 @@
+//! Who is there: the handlers that have said `hello`, and what they do.
+//!
+//! A handler is present until its ttl has passed or its connection is lost, whichever comes first.
+//! One that said `bye` gets nothing new, but may finish what it has until its connection closes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use zhttp::hold::Hello;
+
+use super::HandlerId;
+use crate::seeded::rendezvous;
+
+/// The longest ttl that is believed, in milliseconds: what a handler that vanishes can cost.
+const TTL_MS_MAX: u64 = 60_000;
+
+/// Handlers that one edge knows at most; the hello of one more is ignored.
+const HANDLERS_MAX: usize = 4096;
+
+#[derive(Debug)]
+struct Handler {
+    incarnation: u64,
+    expires_ms: u64,
+    feeds: bool,
+    leaving: bool,
+    serves: Vec<(Box<str>, Box<str>)>,
+    requests_max: u32,
+    in_flight: u32,
+    /// Grows with each request given to anyone: the one that waited longest wins a tie.
+    last_given: u64,
+}
+
+/// What a packet changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    Joined(HandlerId),
+    /// It left and came back, unnoticed.
+    Restarted(HandlerId),
+    Leaving(HandlerId),
+    Left(HandlerId),
+}
+
+/// Whether somebody takes a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    Handler(HandlerId),
+    /// Those who serve it have enough to do.
+    Busy,
+    Nobody,
+}
+
+/// The handlers.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    handlers: BTreeMap<HandlerId, Handler>,
+    expiries: BTreeSet<(u64, HandlerId)>,
+    given: u64,
+}
+
+impl Presence {
+    pub(super) fn len(&self) -> usize {
+        self.handlers.len()
+    }
+
+    /// Whether this handler feeds channels.
+    pub(super) fn feeds(&self, id: &[u8]) -> bool {
+        self.handlers.get(id).is_some_and(|handler| handler.feeds && !handler.leaving)
+    }
+
+    pub(super) fn handle_hello(&mut self, now_ms: u64, id: &[u8], hello: &Hello<'_>) -> Change {
+        let expires_ms = now_ms + hello.ttl_ms.min(TTL_MS_MAX);
+        if let Some((known, _)) = self.handlers.get_key_value(id) {
+            let known = Arc::clone(known);
+            let handler = self.handlers.get_mut(id).expect("it was just found");
+            self.expiries.remove(&(handler.expires_ms, Arc::clone(&known)));
+            self.expiries.insert((expires_ms, Arc::clone(&known)));
+            let restarted = handler.incarnation != hello.incarnation;
+            if restarted || handler.leaving {
+                *handler = Handler::new(hello, expires_ms);
+                return if restarted { Change::Restarted(known) } else { Change::None };
+            }
+            handler.expires_ms = expires_ms;
+            return Change::None;
+        }
+        if self.handlers.len() >= HANDLERS_MAX {
+            return Change::None;
+        }
+        let id: HandlerId = id.into();
+        self.expiries.insert((expires_ms, Arc::clone(&id)));
+        self.handlers.insert(Arc::clone(&id), Handler::new(hello, expires_ms));
+        Change::Joined(id)
+    }
+
+    pub(super) fn handle_bye(&mut self, id: &[u8]) -> Change {
+        let Some((known, _)) = self.handlers.get_key_value(id) else { return Change::None };
+        let known = Arc::clone(known);
+        let handler = self.handlers.get_mut(id).expect("it was just found");
+        if std::mem::replace(&mut handler.leaving, true) {
+            return Change::None;
+        }
+        Change::Leaving(known)
+    }
+
+    pub(super) fn handle_lost(&mut self, id: &[u8]) -> Change {
+        match self.handlers.remove_entry(id) {
+            None => Change::None,
+            Some((id, handler)) => {
+                self.expiries.remove(&(handler.expires_ms, Arc::clone(&id)));
+                Change::Left(id)
+            }
+        }
+    }
+
+    /// Takes out a handler whose ttl has passed.
+    pub(super) fn pop_expired(&mut self, now_ms: u64) -> Option<HandlerId> {
+        if self.expiries.first()?.0 > now_ms {
+            return None;
+        }
+        let (_, id) = self.expiries.pop_first()?;
+        self.handlers.remove(&id);
+        Some(id)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.expiries.first().map(|(due, _)| *due)
+    }
+
+    /// Who takes a request: of those with the longest prefix of the path the one with the fewest
+    /// requests in flight. Counts the request as given.
+    pub(super) fn give(&mut self, method: &str, path: &str) -> Choice {
+        let mut longest = None;
+        let mut best: Option<(u32, u64, &HandlerId)> = None;
+        for (id, handler) in &self.handlers {
+            let Some(prefix) = handler.prefix(method, path) else { continue };
+            if longest < Some(prefix) {
+                (longest, best) = (Some(prefix), None);
+            }
+            let rank = (handler.in_flight, handler.last_given, id);
+            if longest == Some(prefix) && handler.has_room() && best.is_none_or(|best| rank < best)
+            {
+                best = Some(rank);
+            }
+        }
+        let Some((_, _, id)) = best else {
+            return if longest.is_some() { Choice::Busy } else { Choice::Nobody };
+        };
+        let id = Arc::clone(id);
+        self.given += 1;
+        let handler = self.handlers.get_mut(&id).expect("it was just found");
+        handler.in_flight += 1;
+        handler.last_given = self.given;
+        Choice::Handler(id)
+    }
+
+    /// A request of this handler is done.
+    pub(super) fn finished(&mut self, id: &[u8]) {
+        if let Some(handler) = self.handlers.get_mut(id) {
+            handler.in_flight = handler.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// One of the handlers that are there, always the same for the same name.
+    pub(super) fn by_rendezvous(&self, name: &[u8]) -> Option<HandlerId> {
+        let present = self.handlers.iter().filter(|(_, handler)| !handler.leaving);
+        present.map(|(id, _)| id).max_by_key(|id| rendezvous(name, id)).cloned()
+    }
+}
+
+impl Handler {
+    fn new(hello: &Hello<'_>, expires_ms: u64) -> Self {
+        Handler {
+            incarnation: hello.incarnation,
+            expires_ms,
+            feeds: hello.feeds,
+            leaving: false,
+            serves: hello.serves.map(|(method, prefix)| (method.into(), prefix.into())).collect(),
+            requests_max: hello.requests_max,
+            in_flight: 0,
+            last_given: 0,
+        }
+    }
+
+    /// The length of the longest prefix of the path that it serves.
+    fn prefix(&self, method: &str, path: &str) -> Option<usize> {
+        let serves = |(served, prefix): &&(Box<str>, Box<str>)| {
+            (**served == *"*" || **served == *method) && path.starts_with(&**prefix)
+        };
+        let longest = self.serves.iter().filter(serves).map(|(_, prefix)| prefix.len()).max();
+        longest.filter(|_| !self.leaving)
+    }
+
+    fn has_room(&self) -> bool {
+        self.requests_max == 0 || self.in_flight < self.requests_max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use zhttp::{Kind, Packet, hold};
+
+    fn hello(presence: &mut Presence, now: u64, id: &str, incarnation: u64, max: u32) -> Change {
+        let mut out = Vec::new();
+        let serves = [("GET", "/events/"), ("*", "/")];
+        let hello = Hello {
+            ttl_ms: 3000,
+            incarnation,
+            feeds: true,
+            serves: hold::Serves::default(),
+            requests_max: max,
+        };
+        let serves = if id.starts_with('e') { &serves[..1] } else { &serves[1..] };
+        hold::write_packet(&mut out, id.as_bytes(), Kind::Hello, |fields| hello.write(fields, serves));
+        let packet = Packet::parse(&out).unwrap();
+        presence.handle_hello(now, packet.from, &Hello::read(&packet).unwrap())
+    }
+
+    fn id(name: &str) -> HandlerId {
+        name.as_bytes().into()
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_then_the_fewest_in_flight() {
+        let mut presence = Presence::default();
+        assert_eq!(hello(&mut presence, 0, "a", 1, 0), Change::Joined(id("a")));
+        hello(&mut presence, 0, "b", 1, 0);
+        hello(&mut presence, 0, "e", 1, 1);
+        assert_eq!(presence.give("GET", "/events/1"), Choice::Handler(id("e")));
+        assert_eq!(presence.give("GET", "/events/1"), Choice::Busy);
+        assert_eq!(presence.give("POST", "/events/1"), Choice::Handler(id("a")));
+        assert_eq!(presence.give("GET", "/other"), Choice::Handler(id("b")));
+        presence.finished(b"b");
+        assert_eq!(presence.give("GET", "/other"), Choice::Handler(id("b")));
+        presence.finished(b"e");
+        assert_eq!(presence.give("GET", "/events/2"), Choice::Handler(id("e")));
+        assert_eq!(presence.give("GET", "no slash"), Choice::Nobody);
+    }
+
+    #[test]
+    fn presence_ends_with_the_ttl_the_connection_or_a_new_incarnation() {
+        let mut presence = Presence::default();
+        hello(&mut presence, 0, "a", 1, 0);
+        assert_eq!(hello(&mut presence, 1000, "a", 1, 0), Change::None);
+        assert_eq!(presence.next_deadline(), Some(4000));
+        assert_eq!(hello(&mut presence, 2000, "a", 2, 0), Change::Restarted(id("a")));
+        assert_eq!(presence.pop_expired(4999), None);
+        assert_eq!(presence.pop_expired(5000), Some(id("a")));
+        assert_eq!(presence.len(), 0);
+        hello(&mut presence, 6000, "a", 2, 0);
+        assert_eq!(presence.handle_lost(b"a"), Change::Left(id("a")));
+        assert_eq!(presence.handle_lost(b"a"), Change::None);
+        assert_eq!(presence.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_handler_that_says_bye_gets_nothing_new() {
+        let mut presence = Presence::default();
+        hello(&mut presence, 0, "a", 1, 0);
+        assert_eq!(presence.handle_bye(b"a"), Change::Leaving(id("a")));
+        assert_eq!(presence.handle_bye(b"a"), Change::None);
+        assert_eq!(presence.give("GET", "/"), Choice::Nobody);
+        assert!(!presence.feeds(b"a"));
+        assert_eq!(presence.by_rendezvous(b"x"), None);
+        assert_eq!(presence.handle_lost(b"a"), Change::Left(id("a")));
+    }
+}

@@ -1,0 +1,126 @@
+//! What the worker keeps for a connection. The idle states decide the size of the entry: anything
+//! large is boxed.
+
+use crate::hold::HoldKey;
+use crate::http1::{BodyDecoder, BodyEncoder, HeadScanner, Version};
+use crate::ring::Ring;
+use crate::session::Session;
+use crate::wheel::TimerId;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) state: State,
+    /// What came and was not used yet.
+    pub(super) input: Ring,
+    /// What is to be sent and was not taken yet.
+    pub(super) output: Ring,
+    pub(super) timer: Option<TimerId>,
+    /// The client has said that it sends nothing more.
+    pub(super) eof: bool,
+}
+
+impl Connection {
+    pub(super) fn new(now_ms: u64) -> Self {
+        Connection {
+            state: State::Reading(Reading { since_ms: now_ms, scanner: None }),
+            input: Ring::new(),
+            output: Ring::new(),
+            timer: None,
+            eof: false,
+        }
+    }
+}
+
+/// What a connection is doing; see the head of `worker`.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Waits for a request, or reads the head of one.
+    Reading(Reading),
+    /// A request is with a handler, or on its way to one.
+    Exchange(Box<Exchange>),
+    /// Reads channels.
+    Held(Box<Held>),
+    /// Everything is said; the client may take it.
+    Closing(Closing),
+}
+
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// When the connection became idle, or the head began.
+    pub(super) since_ms: u64,
+    /// Looks for the end of the head once a byte of it is there.
+    pub(super) scanner: Option<Box<HeadScanner>>,
+}
+
+impl Reading {
+    /// Whether nothing of a request has come.
+    pub(super) fn is_idle(&self) -> bool {
+        self.scanner.as_ref().is_none_or(|scanner| scanner.is_idle())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) session: Session,
+    pub(super) version: Version,
+    pub(super) is_head: bool,
+    pub(super) keep_alive: bool,
+    /// The client waits for `100 Continue`.
+    pub(super) expects_continue: bool,
+    pub(super) decoder: BodyDecoder,
+    pub(super) response: Response,
+    /// When the handler was last heard.
+    pub(super) heard_ms: u64,
+    /// When the client last took or sent something.
+    pub(super) progress_ms: u64,
+    /// When the handler was last sent something.
+    pub(super) spoke_ms: u64,
+    /// When a client that has half-closed is taken to be gone.
+    pub(super) eof_until_ms: Option<u64>,
+}
+
+/// How far the answer is.
+#[derive(Debug)]
+pub(super) enum Response {
+    /// Nothing of it came.
+    Awaited,
+    /// Its head is out.
+    Streaming(BodyEncoder),
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) hold: HoldKey,
+    /// Counts sessions: with worker and slot the id of the one that this was.
+    pub(super) counter: u64,
+    pub(super) encoder: BodyEncoder,
+    /// 0 is never.
+    pub(super) keep_alive_ms: u64,
+    pub(super) expires_at_ms: Option<u64>,
+    /// When something was last sent.
+    pub(super) sent_ms: u64,
+    /// When the client last took something.
+    pub(super) progress_ms: u64,
+    pub(super) context: Box<[u8]>,
+    pub(super) notify: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) linger_until_ms: u64,
+    /// The write side is shut down.
+    pub(super) is_shut: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A growth here is a growth of every idle connection: change the numbers only on purpose.
+    #[test]
+    fn idle_connections_are_small() {
+        assert_eq!(size_of::<Connection>(), 96);
+        assert_eq!(size_of::<Held>(), 112);
+    }
+}

@@ -1,0 +1,293 @@
+//! What comes from clients: heads, bodies, and the end.
+
+use zhttp::Kind;
+use zhttp::hold::HOLD_VERSION;
+
+use super::connection::{Exchange, Reading, Response, State};
+use super::{CloseReason, Output, RequestParts, Transport, Worker};
+use crate::http1::{
+    BodyDecoder, CONTINUE, ErrorResponse, HeadError, HeadScanner, RequestHead, TargetForm, Version,
+};
+use crate::hub::{Pending, ToHub};
+use crate::session::{Session, SessionId};
+use crate::slab::Key;
+
+/// What became of the bytes that a client sent.
+enum Step {
+    /// So many are used, and there may be more to do.
+    Used(usize),
+    /// Nothing can be done before something else comes.
+    Wait,
+}
+
+impl Worker {
+    /// Takes bytes that a client sent, at most as many as [`Worker::room`] said.
+    pub fn handle_input(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        bytes: &[u8],
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let was_empty = connection.input.is_empty();
+        let used = if was_empty { self.process(now_ms, transport, key, bytes) } else { 0 };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if used < bytes.len() && !matches!(connection.state, State::Closing(_)) {
+            let unused = &bytes[used..];
+            let len_max = connection.input.len() + unused.len();
+            connection.input.extend(&mut self.pool, unused, len_max).expect("within its bound");
+            if !was_empty {
+                self.process_input(now_ms, transport, key);
+            }
+        }
+    }
+
+    /// Goes on with what came before.
+    pub(super) fn process_input(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        let Some(mut input) = self.take_input(key) else { return };
+        let used = self.process(now_ms, transport, key, input.contiguous());
+        match self.connections.get_mut(key) {
+            Some(connection) if !matches!(connection.state, State::Closing(_)) => {
+                input.consume(&mut self.pool, used);
+                connection.input = input;
+                if used > 0 {
+                    self.outputs.push_back(Output::Read(key));
+                }
+            }
+            Some(_) | None => input.clear(&mut self.pool),
+        }
+    }
+
+    /// Uses as much of the input as can be used now; says how much.
+    fn process(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        input: &[u8],
+    ) -> usize {
+        let mut used = 0;
+        loop {
+            let Some(connection) = self.connections.get(key) else { return input.len() };
+            let step = match connection.state {
+                State::Reading(_) => self.read_head(now_ms, transport, key, &input[used..]),
+                State::Exchange(_) => self.read_body(now_ms, transport, key, &input[used..]),
+                State::Held(_) | State::Closing(_) => return input.len(),
+            };
+            match step {
+                Step::Used(bytes) => used += bytes,
+                Step::Wait => return used,
+            }
+        }
+    }
+
+    fn read_head(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        input: &[u8],
+    ) -> Step {
+        let State::Reading(reading) = &mut self.connections[key.index].state else {
+            return Step::Wait;
+        };
+        if input.is_empty() {
+            return Step::Wait;
+        }
+        if reading.scanner.is_none() {
+            reading.since_ms = now_ms;
+            reading.scanner = Some(Box::new(HeadScanner::new()));
+        }
+        let scanner = reading.scanner.as_mut().expect("it was just made");
+        let head = match scanner.scan(input, &self.config.head) {
+            Ok(None) => return Step::Wait,
+            Ok(Some(span)) => RequestHead::parse(input, span, &self.config.head),
+            Err(error) => Err(error),
+        };
+        match head {
+            Ok(head) => {
+                self.begin(now_ms, transport, key, &head);
+                Step::Used(head.head_bytes)
+            }
+            Err(error) => {
+                self.refuse_head(now_ms, transport, key, error);
+                Step::Wait
+            }
+        }
+    }
+
+    fn refuse_head(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        error: HeadError,
+    ) {
+        let request = RequestParts { version: Version::Http11, is_head: false };
+        let text = error.to_string();
+        let error = ErrorResponse::new(error.status(), &text);
+        self.answer_error(now_ms, transport, key, request, &error);
+    }
+
+    /// Begins the session of a request.
+    fn begin(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        head: &RequestHead<'_>,
+    ) {
+        self.stats.requests += 1;
+        self.sessions += 1;
+        let id = SessionId { worker: self.config.index, slot: key.index, counter: self.sessions };
+        let mut session = Session::new(id, self.config.buffer_bytes);
+        let decoder = BodyDecoder::new(head.body);
+        let peer = transport.peer(key);
+        let packet = session.write(
+            &self.config.instance_id,
+            Kind::Data,
+            |ext| ext.int("hold", HOLD_VERSION),
+            |fields| {
+                fields.bytes("method", head.method.as_bytes());
+                fields.bytes("uri", uri(head).as_bytes());
+                fields.headers(head.headers().map(|(name, value)| (name.as_bytes(), value)));
+                fields.int("credits", self.config.buffer_bytes.into());
+                fields.flag("more", !decoder.is_done());
+                fields.flag("stream", true);
+                fields.flag("router-resp", true);
+                if let Some(peer) = peer {
+                    fields.bytes("peer-address", peer.ip().to_string().as_bytes());
+                    fields.int("peer-port", peer.port().into());
+                }
+            },
+        );
+        self.outputs.push_back(Output::Hub(ToHub::Request(Pending {
+            worker: self.config.index,
+            id: id.to_string().into(),
+            method: head.method.into(),
+            path: head.path.into(),
+            packet,
+            deadline_ms: None,
+        })));
+        self.connections[key.index].state = State::Exchange(Box::new(Exchange {
+            session,
+            version: head.version,
+            is_head: head.method == "HEAD",
+            keep_alive: head.keep_alive && !self.draining,
+            expects_continue: head.expect_continue,
+            decoder,
+            response: Response::Awaited,
+            heard_ms: now_ms,
+            progress_ms: now_ms,
+            spoke_ms: now_ms,
+            eof_until_ms: None,
+        }));
+        self.rearm(key);
+    }
+
+    /// Passes on what the handler takes of a body.
+    fn read_body(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        input: &[u8],
+    ) -> Step {
+        let State::Exchange(exchange) = &mut self.connections[key.index].state else {
+            return Step::Wait;
+        };
+        if exchange.decoder.is_done() || exchange.session.handler().is_none() {
+            return Step::Wait;
+        }
+        if input.is_empty() {
+            if exchange.session.credits() > 0 && std::mem::take(&mut exchange.expects_continue) {
+                self.send(transport, key, &[CONTINUE]);
+            }
+            return Step::Wait;
+        }
+        exchange.expects_continue = false;
+        let credits = exchange.session.credits();
+        // Without credits only what is no content can be used: the framing, up to the end.
+        let mut decoder = exchange.decoder.clone();
+        let window = if credits == 0 { input } else { &input[..input.len().min(credits)] };
+        let decoded = match decoder.decode(window) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                let request = RequestParts { version: exchange.version, is_head: exchange.is_head };
+                let awaited = matches!(exchange.response, Response::Awaited);
+                if !awaited {
+                    self.close(key, CloseReason::Protocol);
+                    return Step::Wait;
+                }
+                let text = error.to_string();
+                let error = ErrorResponse::new(error.status(), &text);
+                self.answer_error(now_ms, transport, key, request, &error);
+                return Step::Wait;
+            }
+        };
+        if credits == 0 && !decoded.data.is_empty() {
+            return Step::Wait;
+        }
+        exchange.decoder = decoder;
+        exchange.progress_ms = now_ms;
+        exchange.session.spend(decoded.data.len());
+        let data = &window[decoded.data];
+        if !data.is_empty() || decoded.end {
+            self.send_to_handler(now_ms, key, Kind::Data, |fields| {
+                fields.bytes("body", data);
+                fields.flag("more", !decoded.end);
+            });
+        }
+        if decoded.consumed == 0 { Step::Wait } else { Step::Used(decoded.consumed) }
+    }
+
+    /// The client sends nothing more: it has closed, or only its side.
+    pub fn handle_eof(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if std::mem::replace(&mut connection.eof, true) {
+            return;
+        }
+        match &mut connection.state {
+            State::Reading(_) | State::Held(_) => self.close(key, CloseReason::ClientLeft),
+            State::Closing(closing) if closing.is_shut => {
+                self.close(key, CloseReason::Finished);
+            }
+            State::Closing(_) => {}
+            State::Exchange(exchange) => {
+                exchange.eof_until_ms = Some(now_ms + self.config.timeouts.eof_ms);
+                self.process_input(now_ms, transport, key);
+                self.rearm(key);
+            }
+        }
+    }
+
+    /// The socket has failed.
+    pub fn handle_error(&mut self, key: Key) {
+        self.close(key, CloseReason::Failed);
+    }
+
+    /// Waits for the next request on a connection.
+    pub(super) fn read_next(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        let connection = &mut self.connections[key.index];
+        connection.state = State::Reading(Reading { since_ms: now_ms, scanner: None });
+        self.rearm(key);
+        self.process_input(now_ms, transport, key);
+        if let Some(connection) = self.connections.get(key) {
+            let is_over = connection.eof || self.draining;
+            if is_over && matches!(&connection.state, State::Reading(reading) if reading.is_idle())
+            {
+                self.finish(now_ms, key);
+            }
+        }
+    }
+}
+
+/// The absolute URI of a request, as Condure makes it.
+fn uri(head: &RequestHead<'_>) -> String {
+    let authority = if head.host.is_empty() { "localhost" } else { head.host };
+    match head.target_form {
+        TargetForm::Origin | TargetForm::Asterisk => format!("http://{authority}{}", head.target),
+        TargetForm::Absolute => head.target.to_owned(),
+    }
+}

@@ -1,0 +1,294 @@
+//! From the command line and the environment to a checked configuration.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+/// The configuration of a command line, or the text of what refuses it: clap's first line, or ours.
+fn resolve(line: &[&str]) -> Result<Config, String> {
+    let words = ["forebay-connmgr"].iter().chain(line);
+    let command = ConnmgrCommand::try_parse_from(words).map_err(|error| {
+        assert_eq!(error.exit_code(), 2);
+        error.to_string().lines().next().unwrap_or_default().to_owned()
+    })?;
+    Config::resolve(&command.args).map_err(|error| error.to_string())
+}
+
+fn tcp(address: &str) -> ListenSpec {
+    ListenSpec::Tcp(address.parse().unwrap())
+}
+
+/// What follows from an empty command line: the table of `condure.md`, section 2.
+fn defaults() -> Config {
+    Config {
+        instance_id: "connmgr".into(),
+        workers: NonZeroUsize::new(2).unwrap(),
+        listen: vec![tcp("0.0.0.0:8000")],
+        handlers: Handlers {
+            groups: vec![vec!["ipc://client".parse().unwrap()]],
+            routes: Routes::default(),
+            connect: false,
+            ipc_file_mode: None,
+        },
+        limits: Limits {
+            stream_maxconn: 10_000,
+            buffer_size: 8192,
+            client_backlog_max: 65_536,
+            tail_bytes: 262_144,
+            tail_budget_bytes: 268_435_456,
+        },
+        timeouts: Timeouts {
+            stream: Duration::from_secs(1800),
+            handler_wait: Duration::from_secs(10),
+            drain: Duration::from_secs(3),
+        },
+        log_level: LevelFilter::INFO,
+        sizes: false,
+    }
+}
+
+#[test]
+fn clap_finds_no_fault_with_the_options() {
+    ConnmgrCommand::command().debug_assert();
+}
+
+#[test]
+fn nothing_typed() {
+    assert_eq!(resolve(&[]), Ok(defaults()));
+    let args = ConnmgrCommand::try_parse_from(["x"]).unwrap().args.compatibility;
+    assert_eq!((args.req_maxconn, args.body_buffer_size), (100, 100_000));
+    assert_eq!(args.req_timeout, Duration::from_secs(30));
+    assert_eq!(value::items(&args.zclient_req, ""), ["ipc://client"]);
+    assert_eq!((args.blocks_max, args.connection_blocks_max), (None, 2));
+    assert_eq!(args.messages_max, 100);
+    assert_eq!(args.tls_identities_dir.to_str(), Some("."));
+    assert!(!args.deny_out_internal);
+}
+
+#[test]
+fn each_option_has_its_effect() {
+    type Change = fn(&mut Config);
+    let table: &[(&[&str], Change)] = &[
+        (&["--listen=8001"], |c| c.listen = vec![tcp("0.0.0.0:8001")]),
+        (&["--listen", "[::1]:1,stream", "--listen=2"], |c| {
+            c.listen = vec![tcp("[::1]:1"), tcp("0.0.0.0:2")];
+        }),
+        (&["--listen=/a b,local,mode=600"], |c| {
+            let unix = UnixSpec { path: "/a b".into(), mode: Some(0o600), ..UnixSpec::default() };
+            c.listen = vec![ListenSpec::Unix(unix)];
+        }),
+        (&["--workers=1024"], |c| c.workers = NonZeroUsize::new(1024).unwrap()),
+        (&["--id=edge-1"], |c| c.instance_id = "edge-1".into()),
+        (&["--zclient-stream=ipc://a b", "--zclient-stream", "tcp://*:5560"], |c| {
+            c.handlers.groups =
+                vec![vec!["ipc://a b".parse().unwrap(), "tcp://*:5560".parse().unwrap()]];
+        }),
+        (&["--zclient-connect"], |c| c.handlers.connect = true),
+        (&["--ipc-file-mode=770"], |c| c.handlers.ipc_file_mode = Some(0o770)),
+        (&["--ipc-file-mode=0"], |_| {}),
+        (&["--stream-maxconn", "50000"], |c| c.limits.stream_maxconn = 50_000),
+        (&["--buffer-size=16384"], |c| c.limits.buffer_size = 16_384),
+        (&["--client-backlog-max=1"], |c| c.limits.client_backlog_max = 1),
+        (&["--tail-bytes=0"], |c| c.limits.tail_bytes = 0),
+        (&["--tail-budget-bytes=262144"], |c| c.limits.tail_budget_bytes = 262_144),
+        (&["--stream-timeout=60"], |c| c.timeouts.stream = Duration::from_secs(60)),
+        (&["--handler-wait=0.5"], |c| c.timeouts.handler_wait = Duration::from_millis(500)),
+        (&["--handler-wait=0"], |c| c.timeouts.handler_wait = Duration::ZERO),
+        (&["--drain-timeout=200ms"], |c| c.timeouts.drain = Duration::from_millis(200)),
+        (&["--log-level=0"], |c| c.log_level = LevelFilter::ERROR),
+        (&["--log-level=1"], |c| c.log_level = LevelFilter::WARN),
+        (&["--log-level=3"], |c| c.log_level = LevelFilter::DEBUG),
+        (&["--log-level=4"], |c| c.log_level = LevelFilter::TRACE),
+        (&["--log-level=9"], |c| c.log_level = LevelFilter::TRACE),
+        (&["--sizes"], |c| c.sizes = true),
+        (&["--req-maxconn=1", "--body-buffer-size=1", "--req-timeout=1"], |_| {}),
+        (&["--zclient-req=x", "--zclient-req=y"], |_| {}),
+        (&["--blocks-max=20000", "--connection-blocks-max=3", "--messages-max=1"], |_| {}),
+        (&["--tls-identities-dir=/etc/x", "--deny-out-internal"], |_| {}),
+    ];
+    for (line, change) in table {
+        let mut expected = defaults();
+        change(&mut expected);
+        assert_eq!(resolve(line), Ok(expected), "{line:?}");
+    }
+}
+
+#[test]
+fn routes_make_groups() {
+    let line = ["--route=/a/=ipc://a", "--route", "/a/b=ipc://b", "--route=/a/=ipc://c"];
+    let handlers = resolve(&line).unwrap().handlers;
+    let bases: Vec<Vec<&str>> =
+        handlers.groups.iter().map(|group| group.iter().map(Spec::base).collect()).collect();
+    assert_eq!(bases, [vec!["ipc://client"], vec!["ipc://a", "ipc://c"], vec!["ipc://b"]]);
+    assert_eq!(handlers.routes.group(b"/a/bc"), 2);
+}
+
+#[test]
+fn pushpins_runner_is_understood() {
+    // Pushpin 1.36, as measured (`condure.md`, section 6.3), and with its directory of certificates.
+    let config = resolve(&[
+        "--log-level=2",
+        "--listen=0.0.0.0:7999,stream",
+        "--listen=/run/pushpin/local,local,stream",
+        "--zclient-stream=ipc:///run/pushpin/pushpin-condure",
+        "--buffer-size=8192",
+        "--stream-maxconn=50000",
+        "--tls-identities-dir=/etc/pushpin/runner/certs",
+    ])
+    .unwrap();
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.worker_maxconn(), 25_000);
+    let bus = config.bus();
+    assert_eq!(bus.groups[0][0].out(), "ipc:///run/pushpin/pushpin-condure-out");
+    assert_eq!(
+        (bus.instance_id.as_str(), bus.connect, bus.ipc_file_mode),
+        ("connmgr", false, None)
+    );
+}
+
+#[test]
+fn refusals_name_option_and_value() {
+    let long_id = format!("--id={}", "x".repeat(65));
+    let long_id_text = format!("--id={:?}: must have 1 to 64 bytes", "x".repeat(65));
+    let table: &[(&[&str], &str)] = &[
+        (&["--workers=0"], "--workers=0: must be 1 to 1024"),
+        (&["--workers=1025"], "--workers=1025: must be 1 to 1024"),
+        (&["--id="], "--id=\"\": must have 1 to 64 bytes and no white space"),
+        (&["--id=a b"], "--id=\"a b\": must have 1 to 64 bytes and no white space"),
+        (&[&long_id], &long_id_text),
+        (&["--stream-maxconn=1"], "--stream-maxconn=1: must be at least --workers, which is 2"),
+        (
+            &["--stream-maxconn=9999901"],
+            "--stream-maxconn=9999901: with --req-maxconn=100 must be at most 10000000",
+        ),
+        (&["--buffer-size=255"], "--buffer-size=255: must be 256 to 8388608"),
+        (&["--client-backlog-max=0"], "--client-backlog-max=0: must be 1 to 1073741824"),
+        (
+            &["--tail-bytes=11", "--tail-budget-bytes=10"],
+            "--tail-bytes=11: must be at most --tail-budget-bytes, which is 10",
+        ),
+        (&["--blocks-max=19999"], "--blocks-max=19999: must be at least 20000"),
+        (&["--connection-blocks-max=1"], "--connection-blocks-max=1: must be at least 2"),
+        (&["--stream-timeout=0"], "--stream-timeout=0: must be more than 0 seconds"),
+        (&["--listen=80,x"], "--listen=80,x: failed to parse listen: invalid param: x"),
+        (&["--listen=80,tls"], "--listen=80,tls: failed to parse listen: tls is not supported yet"),
+        (&["--zclient-stream=x"], "--zclient-stream=x: base spec must be ipc or tcp: \"x\""),
+        (&["--route=/x"], "--route=/x: a route must be PREFIX=SPEC"),
+        (&["--route=/x=y"], "--route=/x=y: base spec must be ipc or tcp: \"y\""),
+        (
+            &["--route=/x=ipc://client"],
+            "base spec ipc://client: ipc://client-out is taken by another",
+        ),
+        (
+            &["--zclient-stream=tcp://*:10", "--zclient-stream=tcp://*:12"],
+            "base spec tcp://*:12: tcp://*:12 is taken by another",
+        ),
+        (&["--zserver-stream=ipc://x"], "client mode (--zserver-stream) is not supported yet"),
+        (&["--zserver-req=ipc://x"], "client mode (--zserver-req) is not supported yet"),
+        (&["--zserver-connect"], "client mode (--zserver-connect) is not supported yet"),
+        (&["--compression"], "--compression is not supported yet"),
+        (&["--prometheus=9000"], "--prometheus is not supported yet"),
+        (&["--debug-socket=/x"], "--debug-socket is not supported yet"),
+        (&["--workers=x"], "error: invalid value 'x' for '--workers <N>'"),
+        (&["--workers=-1"], "error: invalid value '-1' for '--workers <N>'"),
+        (&["--ipc-file-mode=9"], "error: invalid value '9' for '--ipc-file-mode <OCTAL>'"),
+        (&["--drain-timeout=1m"], "error: invalid value '1m' for '--drain-timeout <SECONDS>'"),
+        (&["--nonsense"], "error: unexpected argument '--nonsense' found"),
+        (&["nonsense"], "error: unexpected argument 'nonsense' found"),
+    ];
+    for (line, text) in table {
+        let error = resolve(line).unwrap_err();
+        assert!(error.starts_with(text), "{line:?}: {error}");
+    }
+}
+
+#[test]
+fn a_single_value_may_not_be_repeated() {
+    for arg in ConnmgrCommand::command().get_arguments() {
+        let name = arg.get_long().unwrap();
+        let option = match arg.get_action() {
+            clap::ArgAction::Set => format!("--{name}=1"),
+            clap::ArgAction::SetTrue => format!("--{name}"),
+            _ => continue,
+        };
+        let error = resolve(&[&option, &option]).unwrap_err();
+        assert!(error.contains("cannot be used multiple times"), "{option}: {error}");
+    }
+}
+
+#[test]
+fn each_option_has_help_a_topic_and_a_variable() {
+    let topics = ["Listeners", "Handlers", "Limits", "Timeouts", "Logging", "Compatibility"];
+    for arg in ConnmgrCommand::command().get_arguments() {
+        let name = arg.get_long().unwrap();
+        assert!(arg.get_help().is_some(), "{name}");
+        assert!(arg.get_long_help().is_none(), "{name}: the help is one line");
+        assert!(topics.contains(&arg.get_help_heading().unwrap_or_default()), "{name}");
+        let variable = format!("FOREBAY_{}", name.to_uppercase().replace('-', "_"));
+        assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
+    }
+    let about = ConnmgrCommand::command().get_about().unwrap().to_string();
+    assert!(about.starts_with("Owns the clients' sockets"), "{about}");
+}
+
+/// Not a test by itself: [`environment`] runs it in a process that has variables.
+#[test]
+fn child_prints_its_configuration() {
+    let Ok(line) = std::env::var("CONFIG_TEST_LINE") else { return };
+    let line: Vec<&str> = line.split_terminator(' ').collect();
+    println!("resolved: {:?}", resolve(&line));
+}
+
+/// What a process with these variables resolves. A process cannot change its own environment safely.
+fn resolve_with(variables: &[(&str, &str)], line: &str) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "config::tests::child_prints_its_configuration", "--nocapture"])
+        .env("CONFIG_TEST_LINE", line)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    // The harness may have begun the line with the test's name.
+    let (_, resolved) = output.split_once("resolved: ").unwrap();
+    resolved.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn environment() {
+    let variables = [
+        ("FOREBAY_LISTEN", "8001,stream \t/x,local\n"),
+        ("FOREBAY_WORKERS", "4"),
+        ("FOREBAY_ROUTE", "/a=ipc://a /b=ipc://b"),
+        ("FOREBAY_ZCLIENT_STREAM", ""),
+        ("FOREBAY_ZCLIENT_CONNECT", "yes"),
+        ("FOREBAY_STREAM_MAXCONN", "77"),
+        ("FOREBAY_HANDLER_WAIT", "250ms"),
+        ("FOREBAY_IPC_FILE_MODE", "660"),
+        ("FOREBAY_SIZES", "0"),
+    ];
+    let mut expected = defaults();
+    let unix = UnixSpec { path: "/x".into(), ..UnixSpec::default() };
+    expected.listen = vec![tcp("0.0.0.0:8001"), ListenSpec::Unix(unix)];
+    expected.workers = NonZeroUsize::new(4).unwrap();
+    expected.handlers = resolve(&["--route=/a=ipc://a", "--route=/b=ipc://b", "--zclient-connect"])
+        .unwrap()
+        .handlers;
+    expected.handlers.ipc_file_mode = Some(0o660);
+    expected.limits.stream_maxconn = 77;
+    expected.timeouts.handler_wait = Duration::from_millis(250);
+    let resolved = |expected: &Config| format!("{:?}", Ok::<_, String>(expected));
+    assert_eq!(resolve_with(&variables, ""), resolved(&expected));
+
+    // The command line wins, over a list as a whole too.
+    expected.listen = vec![tcp("0.0.0.0:9")];
+    expected.workers = NonZeroUsize::new(3).unwrap();
+    assert_eq!(resolve_with(&variables, "--listen=9 --workers=3"), resolved(&expected));
+
+    let refused = resolve_with(&[("FOREBAY_ZSERVER_STREAM", "ipc://x")], "");
+    assert_eq!(refused, "Err(\"client mode (--zserver-stream) is not supported yet\")");
+    let refused = resolve_with(&[("FOREBAY_WORKERS", "many")], "");
+    assert!(refused.contains("invalid value 'many' for '--workers <N>'"), "{refused}");
+}

@@ -1,0 +1,301 @@
+//! Log lines, in Condure's form, on standard output:
+//!
+//! ```text
+//! [INFO] 2026-01-31 12:00:00.123 [forebay_connmgr::edge] listening on 0.0.0.0:8000 workers=2
+//! ```
+//!
+//! That is `[LEVEL] date time [module] text`, in local time, then the event's fields as `key=value`. Pushpin's runner
+//! reads its children's standard output and inserts the service's name after the third space of a line that begins
+//! with a bracket, so the form up to there is a contract; and it is why nothing goes to standard error.
+//!
+//! **One event is one line.** Control characters are escaped, as in `\n` and `\u{1b}`, so that nothing that came from a
+//! client can forge a line or drive a terminal. A line is written with one call, under standard output's lock, and
+//! leaves the process at its end.
+//!
+//! **A log that cannot be written is lost.** Whoever reads our output may go away before us; an edge that holds a
+//! million clients does not die of it, and there is nobody left to be told.
+//!
+//! Spans are not printed: the workers have none. What can happen at any rate (a failing accept, packets that nobody
+//! understands) is logged through [`OncePerSecond`].
+
+use std::fmt::{self, Write as _};
+use std::io;
+
+use jiff::Zoned;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How often [`OncePerSecond`] lets a line through, in milliseconds.
+pub const LINE_INTERVAL_MS: u64 = 1000;
+
+/// The log of this process has been set up before.
+#[derive(Debug, thiserror::Error)]
+#[error("the log is set up already")]
+pub struct LogError(#[from] tracing::subscriber::SetGlobalDefaultError);
+
+/// Sends all events of this process, up to a level, to standard output.
+///
+/// # Errors
+/// If that was done before: a process has one log.
+pub fn init(level: LevelFilter) -> Result<(), LogError> {
+    tracing::subscriber::set_global_default(subscriber(level, Zoned::now, io::stdout))?;
+    Ok(())
+}
+
+fn subscriber<W>(level: LevelFilter, now: fn() -> Zoned, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        // Otherwise it complains on standard error, and panics if that is closed as well.
+        .log_internal_errors(false)
+        .event_format(LineFormat { now })
+        .with_writer(writer)
+        .finish()
+}
+
+/// Writes an event as a line.
+struct LineFormat {
+    /// The wall clock, with the time zone.
+    now: fn() -> Zoned,
+}
+
+impl<S, N> FormatEvent<S, N> for LineFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (level, module) = (event.metadata().level(), event.metadata().target());
+        let now = (self.now)();
+        write!(writer, "[{level}] {} [{module}]", now.strftime("%Y-%m-%d %H:%M:%S%.3f"))?;
+        let mut fields = Fields { line: OneLine { writer }, result: Ok(()) };
+        event.record(&mut fields);
+        fields.result?;
+        fields.line.writer.write_char('\n')
+    }
+}
+
+/// Writes the fields of an event behind each other. The text of a message is the field `message`, and the first.
+struct Fields<'a> {
+    line: OneLine<'a>,
+    /// A visitor cannot fail, so the first failure is kept here.
+    result: fmt::Result,
+}
+
+impl Visit for Fields<'_> {
+    /// Also called for what has no method of its own here, such as numbers and `%` values.
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if self.result.is_ok() {
+            self.result = match field.name() {
+                "message" => write!(self.line, " {value:?}"),
+                name => write!(self.line, " {name}={value:?}"),
+            };
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.record_debug(field, &format_args!("{value}"));
+        // The cause is what an operator needs most: an error says what failed, its source says why.
+        let mut cause = value.source();
+        while let Some(source) = cause {
+            if self.result.is_ok() {
+                self.result = write!(self.line, ": {source}");
+            }
+            cause = source.source();
+        }
+    }
+}
+
+/// Escapes control characters.
+struct OneLine<'a> {
+    writer: Writer<'a>,
+}
+
+impl fmt::Write for OneLine<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((at, control)) = rest.char_indices().find(|(_, c)| c.is_control()) {
+            write!(self.writer, "{}{}", &rest[..at], control.escape_default())?;
+            rest = &rest[at + control.len_utf8()..];
+        }
+        self.writer.write_str(rest)
+    }
+}
+
+/// Lets one line a second through, and counts the others.
+///
+/// Each place that logs has its own. What happened while it was silent is in the next line, not lost; a burst that
+/// nothing follows keeps its count to itself.
+#[derive(Clone, Debug, Default)]
+pub struct OncePerSecond {
+    /// When the next line may be printed. `None`: at any time.
+    silent_until_ms: Option<u64>,
+    suppressed: u64,
+}
+
+impl OncePerSecond {
+    /// Asks for a line. `Some(n)` grants it, `n` being how many have been refused since the last one.
+    pub fn handle_line(&mut self, now_ms: u64) -> Option<u64> {
+        if self.silent_until_ms.is_some_and(|until| now_ms < until) {
+            self.suppressed = self.suppressed.saturating_add(1);
+            return None;
+        }
+        self.silent_until_ms = Some(now_ms.saturating_add(LINE_INTERVAL_MS));
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    /// What was written, call by call.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<String>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(String::from_utf8(bytes.to_vec()).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn noon() -> Zoned {
+        "2026-01-31T12:00:00.1239+01:00[+01:00]".parse().unwrap()
+    }
+
+    fn lines(level: LevelFilter, events: impl FnOnce()) -> Vec<String> {
+        let written = Written::default();
+        let writer = written.clone();
+        with_default(subscriber(level, noon, move || writer.clone()), events);
+        std::mem::take(&mut *written.0.lock().unwrap())
+    }
+
+    #[test]
+    fn a_line_is_as_condures() {
+        let lines = lines(LevelFilter::TRACE, || {
+            tracing::info!(target: "forebay_connmgr::edge", "listening on {}", "0.0.0.0:8000");
+            tracing::error!(target: "a", "e");
+            tracing::warn!(target: "a", "w");
+            tracing::debug!(target: "a", "d");
+            tracing::trace!(target: "a", "t");
+        });
+        let expected = [
+            "[INFO] 2026-01-31 12:00:00.123 [forebay_connmgr::edge] listening on 0.0.0.0:8000\n",
+            "[ERROR] 2026-01-31 12:00:00.123 [a] e\n",
+            "[WARN] 2026-01-31 12:00:00.123 [a] w\n",
+            "[DEBUG] 2026-01-31 12:00:00.123 [a] d\n",
+            "[TRACE] 2026-01-31 12:00:00.123 [a] t\n",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn the_module_is_the_default_target() {
+        let lines = lines(LevelFilter::INFO, || tracing::info!("x"));
+        assert_eq!(lines, ["[INFO] 2026-01-31 12:00:00.123 [forebay_connmgr::log::tests] x\n"]);
+    }
+
+    #[test]
+    fn fields_follow_the_text() {
+        let error: &dyn std::error::Error = &io::Error::other("out of paper");
+        let lines = lines(LevelFilter::INFO, || {
+            tracing::info!(target: "a", count = 3, peer = "x y", ok = true, id = %"1-2", "text {}", 1);
+            tracing::info!(target: "a", error, "cannot print");
+            tracing::info!(target: "a", count = 3);
+        });
+        let expected = [
+            "text 1 count=3 peer=\"x y\" ok=true id=1-2\n",
+            "cannot print error=out of paper\n",
+            "count=3\n",
+        ]
+        .map(|text| format!("[INFO] 2026-01-31 12:00:00.123 [a] {text}"));
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn an_error_comes_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::other("no\nluck"));
+        let lines = lines(LevelFilter::INFO, || {
+            tracing::error!(target: "a", error = &error as &dyn std::error::Error);
+        });
+        let line = "[ERROR] 2026-01-31 12:00:00.123 [a] error=cannot listen: no\\nluck\n";
+        assert_eq!(lines, [line]);
+    }
+
+    #[test]
+    fn levels_above_the_limit_are_dropped() {
+        let lines = lines(LevelFilter::WARN, || {
+            tracing::info!("no");
+            tracing::warn!(target: "a", "yes");
+        });
+        assert_eq!(lines, ["[WARN] 2026-01-31 12:00:00.123 [a] yes\n"]);
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let evil = "a\r\n[INFO] \u{1b}[31m\0\u{9b}é";
+        let lines = lines(LevelFilter::INFO, || {
+            tracing::info!(target: "a", shown = %evil, debugged = evil, "{evil}");
+        });
+        let shown = "a\\r\\n[INFO] \\u{1b}[31m\\u{0}\\u{9b}é";
+        // A string's own Debug has escaped it before we see it, with its own escape for NUL.
+        let debugged = shown.replace("\\u{0}", "\\0");
+        let line = format!(
+            "[INFO] 2026-01-31 12:00:00.123 [a] {shown} shown={shown} debugged=\"{debugged}\"\n"
+        );
+        assert_eq!(lines, [line]);
+    }
+
+    #[test]
+    fn a_closed_output_is_no_reason_to_die() {
+        struct Closed;
+        impl io::Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        with_default(subscriber(LevelFilter::INFO, noon, || Closed), || tracing::info!("x"));
+    }
+
+    #[test]
+    fn one_line_a_second() {
+        let mut line = OncePerSecond::default();
+        assert_eq!(line.handle_line(0), Some(0));
+        assert_eq!(line.handle_line(0), None);
+        assert_eq!(line.handle_line(999), None);
+        assert_eq!(line.handle_line(1000), Some(2));
+        assert_eq!(line.handle_line(1999), None);
+        assert_eq!(line.handle_line(5000), Some(1));
+        assert_eq!(line.handle_line(6000), Some(0));
+        assert_eq!(line.handle_line(u64::MAX), Some(0));
+    }
+}

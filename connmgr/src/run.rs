@@ -1,0 +1,90 @@
+//! The life of an edge process: configuration, log, signals, exit code.
+
+use std::process::ExitCode;
+
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Config, ConnmgrArgs};
+use crate::edge::Edge;
+use crate::log;
+
+/// A wrong configuration, as with wrong arguments.
+const EXIT_CONFIG: u8 = 2;
+
+/// Runs an edge until a signal ends it: SIGTERM, SIGINT or SIGQUIT drain it, a second one ends it at
+/// once. The exit code is 0 after a drain, 1 if the edge failed, 2 if the configuration is wrong.
+pub fn run(args: &ConnmgrArgs) -> ExitCode {
+    let config = match Config::resolve(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if config.sizes {
+        print_sizes();
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = log::init(config.log_level) {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
+    // Before anything is bound, so that no signal finds the edge without a handler for it.
+    let signals = match Signals::new([SIGTERM, SIGINT, SIGQUIT]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!("cannot handle signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match Edge::start(&config) {
+        Ok(edge) => serve(edge, signals),
+        Err(error) => {
+            tracing::error!("{}", Causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(edge: Edge, mut signals: Signals) -> ExitCode {
+    tracing::info!("started");
+    signals.forever().next();
+    tracing::info!("stopping...");
+    std::thread::spawn(move || {
+        signals.forever().next();
+        std::process::exit(1);
+    });
+    match edge.drain() {
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_sizes() {
+    let (member, hold) = forebay_core::hold::Members::entry_bytes();
+    println!("connection: {} bytes", forebay_core::worker::Worker::connection_bytes());
+    println!("hold: {hold} bytes");
+    println!("member: {member} bytes");
+}
+
+/// An error with all that caused it, on one line.
+struct Causes<'e>(&'e dyn std::error::Error);
+
+impl std::fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

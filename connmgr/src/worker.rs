@@ -1,0 +1,349 @@
+//! A worker's thread: turns mio and the [`Worker`] machine.
+//!
+//! One turn: wait for sockets, the hub or a deadline; read what came, at most
+//! [`READS_PER_TURN`] times for a connection; pass on what the hub said; let time pass; deliver a slice
+//! of the events that are due; do what the machine says; hand the hub its batch. Sockets are watched
+//! edge-triggered, both ways, from accept to close, so that an idle connection costs no system call.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use forebay_core::Key;
+use forebay_core::worker::{Output, Worker};
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::clock::Clock;
+use crate::hub::WorkerQueues;
+use crate::listener::{AcceptError, Listener};
+use crate::log::OncePerSecond;
+use crate::sockets::{ReadOutcome, Sockets};
+
+/// Socket events of one turn.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads of one connection in one turn; what is left is read in the next.
+const READS_PER_TURN: usize = 8;
+
+/// Connections accepted in one turn by each listener.
+const ACCEPTS_PER_TURN: usize = 256;
+
+/// Writes of events in one turn: some milliseconds, so that other connections have their turn.
+const DELIVERIES_PER_TURN: usize = 512;
+
+/// Messages that may wait for the hub. Beyond it no client is read from until it has caught up.
+const TO_HUB_MAX: usize = 10_000;
+
+/// When accepting was paused for want of descriptors, it is tried again after so long.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// How long a worker waits before it looks again whether the hub has caught up.
+const CONGESTED_WAIT: Duration = Duration::from_millis(1);
+
+/// The token of the waker; those of listeners are below it, those of connections far below.
+const WAKER: Token = Token(usize::MAX);
+
+/// What the threads of an edge share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The edge takes no more clients and sends those that it has away.
+    pub(crate) is_draining: AtomicBool,
+    /// The edge stops now.
+    pub(crate) is_stopping: AtomicBool,
+    /// Connections of all workers.
+    pub(crate) connections: AtomicUsize,
+}
+
+/// The shell around the machine.
+pub(crate) struct WorkerLoop {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    machine: Worker,
+    sockets: Sockets,
+    queues: WorkerQueues,
+    shared: Arc<Shared>,
+    clock: Clock,
+    connections_max: usize,
+    to_hub: VecDeque<forebay_core::hub::ToHub>,
+    from_hub: VecDeque<forebay_core::hub::FromHub>,
+    /// Connections that may be read without waiting for the socket to say so.
+    readable: VecDeque<Key>,
+    /// Listeners that may have more clients.
+    acceptable: Vec<bool>,
+    accept_paused_until_ms: u64,
+    is_congested: bool,
+    is_draining: bool,
+    has_work: bool,
+    counted: usize,
+    date_s: u64,
+    buffer: Box<[u8]>,
+    no_descriptors: OncePerSecond,
+    refusals: OncePerSecond,
+}
+
+impl WorkerLoop {
+    /// A worker that serves these listeners. `poll` is the one that wakes by the queue's waker.
+    ///
+    /// # Errors
+    /// If the listeners cannot be watched.
+    pub(crate) fn new(
+        poll: Poll,
+        mut listeners: Vec<Listener>,
+        machine: Worker,
+        queues: WorkerQueues,
+        (shared, clock, connections_max): (Arc<Shared>, Clock, usize),
+    ) -> io::Result<Self> {
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            poll.registry().register(listener, listener_token(index), Interest::READABLE)?;
+        }
+        Ok(WorkerLoop {
+            acceptable: vec![false; listeners.len()],
+            poll,
+            listeners,
+            machine,
+            sockets: Sockets::default(),
+            queues,
+            shared,
+            clock,
+            connections_max,
+            to_hub: VecDeque::new(),
+            from_hub: VecDeque::new(),
+            readable: VecDeque::new(),
+            accept_paused_until_ms: 0,
+            is_congested: false,
+            is_draining: false,
+            has_work: false,
+            counted: 0,
+            date_s: 0,
+            buffer: vec![0; READ_BYTES].into(),
+            no_descriptors: OncePerSecond::default(),
+            refusals: OncePerSecond::default(),
+        })
+    }
+
+    /// The waker of a worker that is to turn with this poll.
+    ///
+    /// # Errors
+    /// If the system has none.
+    pub(crate) fn waker(poll: &Poll) -> io::Result<mio::Waker> {
+        mio::Waker::new(poll.registry(), WAKER)
+    }
+
+    /// Turns until the edge stops.
+    ///
+    /// # Errors
+    /// If sockets cannot be waited for.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        while !self.shared.is_stopping.load(Ordering::Acquire) {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            for event in &events {
+                self.handle_event(event);
+            }
+            self.turn();
+        }
+        self.machine.stop();
+        self.handle_outputs();
+        self.queues.to_hub.put(&mut self.to_hub);
+        self.shared.connections.fetch_sub(self.counted, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// How long nothing is due.
+    fn timeout(&self) -> Option<Duration> {
+        let is_busy = self.has_work || !self.readable.is_empty() && !self.is_congested;
+        if is_busy || !self.queues.from_hub.may_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let now_ms = self.clock.now_ms();
+        let mut deadline_ms = self.machine.next_deadline();
+        if self.acceptable.contains(&true) {
+            let retry_ms = self.accept_paused_until_ms.max(now_ms + 1);
+            deadline_ms = Some(deadline_ms.map_or(retry_ms, |due| due.min(retry_ms)));
+        }
+        let wait = deadline_ms.map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
+        if self.is_congested { Some(CONGESTED_WAIT) } else { wait }
+    }
+
+    fn handle_event(&mut self, event: &Event) {
+        let token = event.token();
+        if token == WAKER {
+            return;
+        }
+        let from_top = WAKER.0 - token.0;
+        if from_top <= self.listeners.len() {
+            self.acceptable[from_top - 1] = true;
+            return;
+        }
+        let key = Key::from_u64(token.0 as u64);
+        if event.is_error() {
+            self.machine.handle_error(key);
+            return;
+        }
+        if event.is_writable() {
+            let now_ms = self.clock.now_ms();
+            self.machine.handle_writable(now_ms, &mut self.sockets, key);
+        }
+        if event.is_readable() || event.is_read_closed() {
+            self.readable.push_back(key);
+        }
+    }
+
+    fn turn(&mut self) {
+        let now_ms = self.clock.now_ms();
+        self.set_date();
+        self.accept(now_ms);
+        if !self.is_congested {
+            for _ in 0..self.readable.len() {
+                let Some(key) = self.readable.pop_front() else { break };
+                self.read(now_ms, key);
+            }
+        }
+        self.queues.from_hub.take(&mut self.from_hub);
+        while let Some(message) = self.from_hub.pop_front() {
+            if let Err(error) = self.machine.handle_hub(now_ms, &mut self.sockets, &message) {
+                self.log_refusal(now_ms, b"", &error.to_string());
+            }
+        }
+        self.machine.handle_timeout(now_ms, &mut self.sockets);
+        if self.shared.is_draining.load(Ordering::Acquire) && !self.is_draining {
+            self.is_draining = true;
+            self.stop_listening();
+            self.machine.drain(now_ms, &mut self.sockets);
+        }
+        self.has_work = self.machine.handle_work(now_ms, &mut self.sockets, DELIVERIES_PER_TURN);
+        self.handle_outputs();
+        self.is_congested = self.queues.to_hub.put(&mut self.to_hub) > TO_HUB_MAX;
+        while let Some(refusal) = self.machine.poll_refusal() {
+            self.log_refusal(now_ms, &refusal.from, &refusal.why);
+        }
+        self.count();
+    }
+
+    fn handle_outputs(&mut self) {
+        let now_ms = self.clock.now_ms();
+        while let Some(output) = self.machine.poll_output(now_ms) {
+            match output {
+                Output::Hub(message) => self.to_hub.push_back(message),
+                Output::Read(key) => self.readable.push_back(key),
+                Output::Shutdown(key) => self.sockets.shutdown(key),
+                Output::Close(key) => {
+                    self.sockets.remove(self.poll.registry(), key);
+                    // There is a descriptor again.
+                    self.accept_paused_until_ms = 0;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, now_ms: u64, key: Key) {
+        for _ in 0..READS_PER_TURN {
+            let room = self.machine.room(key).min(READ_BYTES);
+            if room == 0 {
+                // The machine says when there is room again.
+                return;
+            }
+            match self.sockets.read(key, &mut self.buffer[..room]) {
+                ReadOutcome::Bytes(bytes) => {
+                    let input = &self.buffer[..bytes];
+                    self.machine.handle_input(now_ms, &mut self.sockets, key, input);
+                }
+                ReadOutcome::Blocked => return,
+                ReadOutcome::Eof => {
+                    self.machine.handle_eof(now_ms, &mut self.sockets, key);
+                    return;
+                }
+                ReadOutcome::Failed => {
+                    self.machine.handle_error(key);
+                    return;
+                }
+            }
+        }
+        self.readable.push_back(key);
+    }
+
+    fn accept(&mut self, now_ms: u64) {
+        for index in 0..self.listeners.len() {
+            let mut budget = ACCEPTS_PER_TURN;
+            while self.acceptable[index]
+                && budget > 0
+                && now_ms >= self.accept_paused_until_ms
+                && self.machine.connections() < self.connections_max
+            {
+                budget -= 1;
+                self.accept_one(now_ms, index);
+            }
+        }
+    }
+
+    fn accept_one(&mut self, now_ms: u64, index: usize) {
+        match self.listeners[index].accept() {
+            // The machine asks for the address when a request needs it.
+            Ok((stream, _)) => {
+                let key = self.machine.accept(now_ms);
+                if self.sockets.insert(self.poll.registry(), key, stream).is_err() {
+                    self.machine.handle_error(key);
+                }
+            }
+            Err(AcceptError::WouldBlock) => self.acceptable[index] = false,
+            Err(AcceptError::NoDescriptor(error)) => {
+                self.accept_paused_until_ms = now_ms + ACCEPT_PAUSE_MS;
+                if let Some(suppressed) = self.no_descriptors.handle_line(now_ms) {
+                    tracing::warn!("accepting is paused: {error} ({suppressed} more)");
+                }
+            }
+            Err(AcceptError::Transient(error)) => {
+                tracing::debug!("a client left before it was accepted: {error}");
+            }
+        }
+    }
+
+    /// Gives the ports free, for an edge that takes over.
+    fn stop_listening(&mut self) {
+        for mut listener in self.listeners.drain(..) {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+        self.acceptable.clear();
+    }
+
+    fn set_date(&mut self) {
+        let unix_s = Clock::unix_s();
+        if unix_s != self.date_s {
+            self.date_s = unix_s;
+            self.machine.set_date(&Clock::http_date(unix_s));
+        }
+    }
+
+    /// Tells the others how many connections there are here.
+    fn count(&mut self) {
+        let connections = self.machine.connections();
+        if connections >= self.counted {
+            self.shared.connections.fetch_add(connections - self.counted, Ordering::AcqRel);
+        } else {
+            self.shared.connections.fetch_sub(self.counted - connections, Ordering::AcqRel);
+        }
+        self.counted = connections;
+    }
+
+    fn log_refusal(&mut self, now_ms: u64, from: &[u8], why: &str) {
+        if let Some(suppressed) = self.refusals.handle_line(now_ms) {
+            let from = String::from_utf8_lossy(from);
+            tracing::warn!("packet from handler {from:?} refused: {why} ({suppressed} more)");
+        }
+    }
+}
+
+fn listener_token(index: usize) -> Token {
+    Token(WAKER.0 - 1 - index)
+}
