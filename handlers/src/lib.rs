@@ -1,6 +1,36 @@
-//! The handlers.
+//! Forebay's handlers: everything behind the edge.
+//!
+//! The edge holds the clients' sockets and knows nothing of channels but cursors. What is published
+//! goes through a handler into the store, and what is read comes from the store through a handler
+//! to the edge. Handlers keep nothing: kill one at any moment, and another goes on.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`roles`] | [`Handlers`](roles::Handlers): the roles of one process, started and stopped |
+//! | [`publish`] | takes messages and appends them to a channel's log |
+//! | [`fanout`] | answers subscribers, hands their connections to the edge, and feeds it |
+//! | [`cleanup`] | ends idle channels, deletes ended ones |
+//! | [`attach`] | the ZHTTP side, and what one needs to write a handler of one's own |
+//! | [`store`] | the logs: the contract, in Redis, and in a directory |
+//! | [`auth`] | tokens |
+//! | [`event`] | what publishers send, and what it looks like when it is delivered |
+//!
+//! `design/channels.md` and `zhttp-spec/hold.md` are the specifications. Of the former these parts
+//! are not here yet: limits and quotas for each org with their cache (the "fast path"; limits are
+//! one set for all orgs), outcomes in the store (they are counted in memory and logged), Redis
+//! Sentinel and Cluster, the WebSocket route, and metrics for Prometheus (the numbers are there, see
+//! [`roles::Handlers`]).
 
 pub mod attach;
 pub mod auth;
+pub mod cleanup;
+mod control;
 pub mod event;
+pub mod fanout;
+mod health;
+pub mod publish;
+pub mod roles;
 pub mod store;
+#[cfg(test)]
+mod testing;
+mod web;

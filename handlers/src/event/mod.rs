@@ -31,8 +31,9 @@ pub use channel::canonical_channel;
 pub use format::Format;
 pub use render::{ControlField, control_event};
 
-/// The largest message, in bytes as sent: a protobuf body, a JSON object, or one item of a batch.
-/// Past it the message is refused with [`EventError::MessageSize`].
+/// The largest message that a handler can be configured to take, and the default, in bytes as sent:
+/// a protobuf body, a JSON object, or one item of a batch. Past the configured limit the message is
+/// refused with [`EventError::MessageSize`].
 ///
 /// What is rendered from it may be larger, at most 6 times: a control character in a protobuf
 /// string is one byte, and `\u0001` in JSON.
@@ -84,12 +85,17 @@ pub enum EventError {
     /// The content type is none of those of [`Format`]. Holds it, cut to what is safe to show.
     #[error("Unsupported content type {0}")]
     ContentType(String),
-    /// A message of this many bytes is over [`MESSAGE_BYTES_MAX`].
-    #[error("Message size {0} exceeds maximum of {MESSAGE_BYTES_MAX} bytes")]
-    MessageSize(usize),
+    /// A message is over the limit.
+    #[error("Message size {size} exceeds maximum of {max} bytes")]
+    MessageSize {
+        /// Its size, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        max: usize,
+    },
     /// A batch of this many bytes is over [`BATCH_BYTES_MAX`].
     #[error("Batch size {0} exceeds maximum of {BATCH_BYTES_MAX} bytes")]
-    BatchSize(usize),
+    BatchSize(u64),
     /// A batch has more than [`BATCH_ITEMS_MAX`] messages.
     #[error("Batch exceeds maximum of {BATCH_ITEMS_MAX} messages")]
     BatchItems,
@@ -112,7 +118,9 @@ impl EventError {
     pub fn status(&self) -> u16 {
         match self {
             EventError::ContentType(_) => 415,
-            EventError::MessageSize(_) | EventError::BatchSize(_) | EventError::BatchItems => 413,
+            EventError::MessageSize { .. } | EventError::BatchSize(_) | EventError::BatchItems => {
+                413
+            }
             EventError::Protobuf
             | EventError::Json(_)
             | EventError::Channel
@@ -124,7 +132,7 @@ impl EventError {
     pub fn reason(&self) -> &'static str {
         match self {
             EventError::ContentType(_) => "content_type",
-            EventError::MessageSize(_) => "message_size",
+            EventError::MessageSize { .. } => "message_size",
             EventError::BatchSize(_) => "batch_size",
             EventError::BatchItems => "batch_items",
             EventError::Protobuf => "protobuf",
@@ -137,7 +145,7 @@ impl EventError {
 
 /// Decodes a publish body for `channel` (the one in the path), checks it, and renders its events.
 ///
-/// `new_id` makes the id of a message that has none; it should return random (version 4) UUIDs.
+/// A message may have `message_bytes_max` bytes. `new_id` makes the id of a message that has none; it should return random (version 4) UUIDs.
 ///
 /// A JSON body whose first character is `[`, and any NDJSON body, is a batch. In a batch an item's
 /// error is its own; an error of the whole batch (its size, or an array that does not parse) is
@@ -146,12 +154,14 @@ pub fn decode(
     format: Format,
     channel: &str,
     body: &[u8],
+    message_bytes_max: usize,
     mut new_id: impl FnMut() -> Uuid,
 ) -> Result<Decoded, EventError> {
     let channel = &*canonical_channel(channel);
-    let mut json_item = |text| json_item(channel, text, &mut new_id);
+    let sized = |message| within_message_size(message, message_bytes_max);
+    let mut json_item = |text| json_item(channel, sized(text)?, &mut new_id);
     match format {
-        Format::Protobuf => protobuf_item(channel, body, &mut new_id).map(Decoded::One),
+        Format::Protobuf => protobuf_item(channel, sized(body)?, &mut new_id).map(Decoded::One),
         Format::Json if json::is_array(body) => {
             let items = json::array_items(within_batch_size(body)?)?;
             Ok(Decoded::Batch(items.into_iter().map(json_item).collect()))
@@ -171,8 +181,7 @@ fn protobuf_item(
     body: &[u8],
     new_id: &mut impl FnMut() -> Uuid,
 ) -> Result<PublishItem, EventError> {
-    let request =
-        PublishRequest::decode(within_message_size(body)?).map_err(|_| EventError::Protobuf)?;
+    let request = PublishRequest::decode(body).map_err(|_| EventError::Protobuf)?;
     if canonical_channel(&request.channel_id) != channel {
         return Err(EventError::Channel);
     }
@@ -185,7 +194,7 @@ fn json_item(
     text: &[u8],
     new_id: &mut impl FnMut() -> Uuid,
 ) -> Result<PublishItem, EventError> {
-    let request = json::request(within_message_size(text)?)?;
+    let request = json::request(text)?;
     if !request.channel_id.is_empty() && canonical_channel(&request.channel_id) != channel {
         return Err(EventError::Channel);
     }
@@ -208,16 +217,16 @@ fn item(
     Ok(PublishItem { message_id, phase, end: phase == Phase::End, data })
 }
 
-fn within_message_size(message: &[u8]) -> Result<&[u8], EventError> {
-    if message.len() > MESSAGE_BYTES_MAX {
-        return Err(EventError::MessageSize(message.len()));
+fn within_message_size(message: &[u8], max: usize) -> Result<&[u8], EventError> {
+    if message.len() > max {
+        return Err(EventError::MessageSize { size: message.len() as u64, max });
     }
     Ok(message)
 }
 
 fn within_batch_size(body: &[u8]) -> Result<&[u8], EventError> {
     if body.len() > BATCH_BYTES_MAX {
-        return Err(EventError::BatchSize(body.len()));
+        return Err(EventError::BatchSize(body.len() as u64));
     }
     Ok(body)
 }

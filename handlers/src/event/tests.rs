@@ -16,7 +16,7 @@ const MESSAGE: &str = "6f1a8f5e-3e9a-4a52-9b3b-2f0b6a7c1d84";
 const MADE: Uuid = Uuid::from_u128(1);
 
 fn decoded(format: Format, body: impl AsRef<[u8]>) -> Result<Decoded, EventError> {
-    decode(format, CHANNEL, body.as_ref(), || MADE)
+    decode(format, CHANNEL, body.as_ref(), MESSAGE_BYTES_MAX, || MADE)
 }
 
 fn one(format: Format, body: impl AsRef<[u8]>) -> Result<PublishItem, EventError> {
@@ -109,7 +109,8 @@ fn channels_must_match_the_path() {
     // The path's own spelling does not matter either.
     let upper = CHANNEL.to_uppercase();
     let Decoded::One(item) =
-        decode(Format::Protobuf, &upper, &request().encode_to_vec(), || MADE).unwrap()
+        decode(Format::Protobuf, &upper, &request().encode_to_vec(), MESSAGE_BYTES_MAX, || MADE)
+            .unwrap()
     else {
         panic!("a batch")
     };
@@ -145,15 +146,18 @@ fn a_message_has_a_largest_size() {
     let error = one(Format::Json, json(16_385)).unwrap_err();
     assert_eq!(error.to_string(), "Message size 16385 exceeds maximum of 16384 bytes");
     assert_eq!(error.status(), 413);
-    assert_eq!(one(Format::Protobuf, [0; 16_385]), Err(EventError::MessageSize(16_385)));
+    assert_eq!(
+        one(Format::Protobuf, [0; 16_385]),
+        Err(EventError::MessageSize { size: 16_385, max: 16_384 })
+    );
 
     // In a batch it is each item that counts.
     let items = batch(Format::Json, format!("[{}, {}]", json(16_384), json(16_385)));
     assert!(items[0].is_ok());
-    assert_eq!(items[1], Err(EventError::MessageSize(16_385)));
+    assert_eq!(items[1], Err(EventError::MessageSize { size: 16_385, max: 16_384 }));
 
     let spaces = format!("[{}", " ".repeat(BATCH_BYTES_MAX));
-    let expected = Err(EventError::BatchSize(BATCH_BYTES_MAX + 1));
+    let expected = Err(EventError::BatchSize(BATCH_BYTES_MAX as u64 + 1));
     assert_eq!(decoded(Format::Json, &spaces), expected);
     assert_eq!(decoded(Format::Ndjson, &spaces), expected);
 }

@@ -48,7 +48,7 @@ mod redis;
 mod types;
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 
 use std::future::Future;
 

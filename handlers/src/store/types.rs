@@ -205,9 +205,10 @@ impl Gap {
     /// What is missing for a reader at `after` whose next kept event is `first`, in a log that
     /// ends at `head` and whose first epoch ever was `born`.
     ///
-    /// Contiguity is `first.prev == after`, nothing else: it holds across epochs, and a cursor of
-    /// another log of this name fits no event of this one. A cursor at or beyond the head misses
-    /// nothing: there is nothing that it could get.
+    /// Contiguity is `first.prev == after`: it holds across epochs, and a cursor of another log of
+    /// this name fits no event of this one. The place before the first event of an epoch,
+    /// `<epoch>-0`, is contiguous with that event too: a reader is put there after a gap (H-56). A
+    /// cursor at or beyond the head misses nothing: there is nothing that it could get.
     pub(crate) fn between(
         after: Cursor,
         first: Option<&StoredEvent>,
@@ -218,7 +219,7 @@ impl Gap {
             return None;
         }
         let (prev, first) = match first {
-            Some(event) if event.prev == after => return None,
+            Some(event) if event.prev == after || event.id == after.plus(1) => return None,
             Some(event) => (event.prev, event.id),
             None => (head, head.plus(1)),
         };
@@ -328,6 +329,8 @@ mod tests {
         assert_eq!(gap(at(20, 3), Some((at(20, 4), at(20, 3)))), None);
         assert_eq!(gap(at(10, 7), Some((at(20, 1), at(10, 7)))), None);
         assert_eq!(gap(Cursor::START, Some((at(10, 1), Cursor::START))), None);
+        // At the place before an epoch.
+        assert_eq!(gap(at(20, 0), Some((at(20, 1), at(10, 7)))), None);
         // At the head, beyond it, in a later epoch.
         for after in [head, at(20, 6), at(30, 1)] {
             assert_eq!(gap(after, None), None);

@@ -13,6 +13,7 @@
 //! write to each member.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::{Bound, RangeBounds as _};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use zhttp::Cursor;
 
 use super::run::Run;
 use super::sse::Block;
+use crate::slab::NONE;
 
 /// Bounds of the fan-outs of one channel, in bytes of event data.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +96,8 @@ pub(super) struct Channel {
     pub(super) catchups: u32,
     /// The range that was asked for: after which cursor, and when it is asked again.
     pub(super) asked: Option<(Cursor, u64)>,
+    /// The cursor after which a range was asked for last.
+    pub(super) swept: Option<Cursor>,
     /// How many members there are.
     pub(super) members: u32,
     /// It is in the list of those that may need a range.
@@ -115,6 +119,7 @@ impl Channel {
             queue_bytes: 0,
             catchups: 0,
             asked: None,
+            swept: None,
             members: 0,
             unsettled: false,
         }
@@ -184,12 +189,30 @@ impl Channel {
         true
     }
 
-    /// The earliest cursor after which a member needs something that exists; `None` if nobody does.
+    /// A cursor after which members need something that exists; `None` if nobody does.
+    ///
+    /// Goes through the log like a lift: on from the range before, and back to the earliest reader at
+    /// the end. The earliest each time would starve all others while readers keep coming to the
+    /// beginning of a long log.
     pub(super) fn need(&self) -> Option<Cursor> {
         let known = self.known?;
-        let behind = self.behind.first().map(|(cursor, _)| *cursor);
-        let live = self.tip().filter(|_| self.followed());
-        behind.into_iter().chain(live).filter(|cursor| *cursor < known).min()
+        // What would be dropped for want of room is not asked for: the fan-out makes room.
+        let room = self.queue_bytes < self.limits.queue_bytes_max;
+        let live = self.tip().filter(|_| self.followed() && room);
+        let earliest = |from: Bound<(Cursor, u32)>| {
+            let behind = self.behind.range((from, Bound::Unbounded)).next();
+            let behind = behind.map(|(cursor, _)| *cursor).filter(|cursor| *cursor < known);
+            let within = |tip: &Cursor| (from, Bound::Unbounded).contains(&(*tip, NONE));
+            let live = live.filter(|tip| *tip < known && within(tip));
+            behind.into_iter().chain(live).min()
+        };
+        let on = self.swept.and_then(|swept| earliest(Bound::Excluded((swept, NONE))));
+        on.or_else(|| earliest(Bound::Unbounded))
+    }
+
+    /// Nothing waits for a fan-out: live members have what came, but for the one in progress.
+    pub(super) fn is_queue_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Checks what is true of a channel by itself.

@@ -10,7 +10,10 @@
 //! comes twice is dropped or matches no cursor.
 
 mod invariants;
+#[cfg(test)]
+mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -24,6 +27,11 @@ use crate::slab::{Key, Slab};
 
 /// Channels that one `feed` or `unfeed` packet names at most: keeps it below 256 KiB.
 const FEED_CHANNELS_MAX: usize = 1000;
+
+/// A channel of which its feeder has said nothing for so long, in milliseconds, is asked for again:
+/// the feeder may have lost it (a `feed` that was overtaken by an older `unfeed`, say), and then no
+/// event and no head would ever tell. A feeder names each channel in its heads more often than this.
+const SILENCE_MS: u64 = 10_000;
 
 /// The identity of a feeder.
 pub(super) type FeederId = Arc<[u8]>;
@@ -65,9 +73,13 @@ struct Channel {
     name: Arc<str>,
     /// The workers that have members in it.
     workers: Vec<u16>,
+    /// When it is let go, for no worker has members.
+    linger_until_ms: Option<u64>,
     feeder: Option<FeederId>,
-    /// The feeder has said something of it since it was asked to feed it.
-    confirmed: bool,
+    /// When the feeder has said something of it, since it was asked to feed it.
+    heard_ms: Option<u64>,
+    /// When it is looked at whether the feeder does feed it.
+    check_ms: Option<u64>,
     /// The last event that was heard of.
     known: Option<Cursor>,
     tail: Tail,
@@ -78,8 +90,8 @@ struct Channel {
 /// A range that somebody waits for.
 #[derive(Debug)]
 struct RangeState {
-    /// Whom it was asked of; `None` while it waits its turn.
-    feeder: Option<FeederId>,
+    /// Whom it was asked of, and when the answer is late; `None` while it waits its turn.
+    asked: Option<(FeederId, u64)>,
     /// How many were asked before.
     attempts: usize,
 }
@@ -92,7 +104,7 @@ struct Feeder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Linger(Key),
-    Confirm(Key),
+    Check(Key),
     Range(Key, Cursor),
 }
 
@@ -152,8 +164,10 @@ impl Feeds {
                 let Some(&key) = self.names.get(&name) else { return };
                 let channel = &mut self.channels[key.index];
                 channel.workers.retain(|other| *other != worker);
-                if channel.workers.is_empty() {
-                    self.timers.insert((now_ms + self.config.linger_ms, Timer::Linger(key)));
+                if channel.workers.is_empty() && channel.linger_until_ms.is_none() {
+                    let until_ms = now_ms + self.config.linger_ms;
+                    channel.linger_until_ms = Some(until_ms);
+                    self.timers.insert((until_ms, Timer::Linger(key)));
                 }
             }
             Want::Range(name, after) => {
@@ -173,6 +187,9 @@ impl Feeds {
         if !channel.workers.contains(&worker) {
             channel.workers.push(worker);
         }
+        if let Some(until_ms) = channel.linger_until_ms.take() {
+            self.timers.remove(&(until_ms, Timer::Linger(key)));
+        }
         if let Some(known) = channel.known {
             let fed = Fed::Head(Arc::clone(&channel.name), known);
             self.outputs.push_back(FeedsOutput::Worker(worker, fed));
@@ -183,8 +200,10 @@ impl Feeds {
         let key = self.channels.insert(Channel {
             name: Arc::clone(&name),
             workers: Vec::new(),
+            linger_until_ms: None,
             feeder: self.ranked(&name, 0),
-            confirmed: false,
+            heard_ms: None,
+            check_ms: None,
             known: None,
             tail: Tail::default(),
             ranges: BTreeMap::new(),
@@ -208,8 +227,8 @@ impl Feeds {
             }
             return;
         }
-        if !channel.ranges.contains_key(&after) {
-            channel.ranges.insert(after, RangeState { feeder: None, attempts: 0 });
+        if let Entry::Vacant(entry) = channel.ranges.entry(after) {
+            entry.insert(RangeState { asked: None, attempts: 0 });
             self.waiting.push_back((key, after));
             self.ask_waiting(now_ms);
         }
@@ -230,8 +249,8 @@ impl Feeds {
         let keys: Vec<Key> = self.channels.keys().collect();
         for key in keys {
             for (after, range) in &mut self.channels[key.index].ranges {
-                if range.feeder.as_ref() == Some(feeder) {
-                    range.feeder = None;
+                if let Some((_, due)) = range.asked.take_if(|(id, _)| id == feeder) {
+                    self.timers.remove(&(due, Timer::Range(key, *after)));
                     self.waiting.push_back((key, *after));
                 }
             }
@@ -281,10 +300,15 @@ impl Feeds {
     /// Asks the channel's feeder to feed it.
     fn feed(&mut self, now_ms: u64, key: Key) {
         let channel = &mut self.channels[key.index];
-        channel.confirmed = false;
+        channel.heard_ms = None;
+        if let Some(check_ms) = channel.check_ms.take() {
+            self.timers.remove(&(check_ms, Timer::Check(key)));
+        }
         let Some(feeder) = channel.feeder.clone() else { return };
         let entry = (Arc::clone(&channel.name), channel.tail.end().or(channel.known));
-        self.timers.insert((now_ms + self.config.answer_timeout_ms, Timer::Confirm(key)));
+        let check_ms = now_ms + self.config.answer_timeout_ms;
+        channel.check_ms = Some(check_ms);
+        self.timers.insert((check_ms, Timer::Check(key)));
         if let Some(FeedsOutput::Feed(to, names)) = self.outputs.back_mut()
             && *to == feeder
             && names.len() < FEED_CHANNELS_MAX
@@ -301,7 +325,7 @@ impl Feeds {
             let Some((key, after)) = self.waiting.pop_front() else { return };
             let Some(channel) = self.channels.get(key) else { continue };
             let Some(range) = channel.ranges.get(&after) else { continue };
-            if range.feeder.is_some() {
+            if range.asked.is_some() {
                 continue;
             }
             let Some(id) = self.ranked(&channel.name, range.attempts) else {
@@ -316,8 +340,8 @@ impl Feeds {
             feeder.in_flight += 1;
             let channel = &mut self.channels[key.index];
             let range = channel.ranges.get_mut(&after).expect("it was just found");
-            range.feeder = Some(Arc::clone(&id));
             let due = now_ms + self.config.answer_timeout_ms;
+            range.asked = Some((Arc::clone(&id), due));
             self.timers.insert((due, Timer::Range(key, after)));
             self.outputs.push_back(FeedsOutput::Range(id, Arc::clone(&channel.name), after));
         }
@@ -326,10 +350,10 @@ impl Feeds {
     /// Takes events that a feeder sent.
     pub fn handle_events(&mut self, now_ms: u64, from: &[u8], run: &Arc<Run>) {
         let Some(&key) = self.names.get(run.channel()) else { return };
-        let answered = self.answer(key, |after| run.index_after(after).is_some());
+        let answered = self.answer(key, |after, _| run.index_after(after).is_some());
         let channel = &mut self.channels[key.index];
         if channel.feeder.as_deref() == Some(from) {
-            channel.confirmed = true;
+            channel.heard_ms = Some(now_ms);
         }
         let known = channel.known.max(Some(run.last()));
         let old = channel.tail.end().is_some_and(|end| run.last() <= end);
@@ -350,7 +374,7 @@ impl Feeds {
     /// Takes a gap that a feeder found.
     pub fn handle_gap(&mut self, now_ms: u64, gap: &Arc<MissingRun>) {
         let Some(&key) = self.names.get(&gap.channel) else { return };
-        self.answer(key, |after| gap.concerns(after));
+        self.answer(key, |after, _| gap.concerns(after));
         let channel = &mut self.channels[key.index];
         channel.known = channel.known.max(Some(gap.first));
         self.tell(key, &Fed::Gap(Arc::clone(gap)));
@@ -360,10 +384,11 @@ impl Feeds {
     /// Takes the head of a channel that a feeder sent.
     pub fn handle_head(&mut self, now_ms: u64, from: &[u8], name: &str, head: Cursor) {
         let Some(&key) = self.names.get(name) else { return };
-        self.answer(key, |after| head <= after);
+        // That nothing is new must come from who was asked: what others say may be older than that.
+        self.answer(key, |after, asked| head <= after && asked.is_some_and(|id| **id == *from));
         let channel = &mut self.channels[key.index];
         if channel.feeder.as_deref() == Some(from) {
-            channel.confirmed = true;
+            channel.heard_ms = Some(now_ms);
         }
         channel.known = channel.known.max(Some(head));
         if channel.known == Some(head) {
@@ -373,15 +398,16 @@ impl Feeds {
         self.ask_waiting(now_ms);
     }
 
-    /// Ends the ranges that this answers. Says whether there was one.
-    fn answer(&mut self, key: Key, answers: impl Fn(Cursor) -> bool) -> bool {
+    /// Ends the ranges that this answers, by cursor and by whom they were asked of. Says whether
+    /// there was one.
+    fn answer(&mut self, key: Key, answers: impl Fn(Cursor, Option<&FeederId>) -> bool) -> bool {
         let channel = &mut self.channels[key.index];
         let before = channel.ranges.len();
         channel.ranges.retain(|after, range| {
-            let answered = answers(*after);
-            if answered
-                && let Some(feeder) = range.feeder.as_ref().and_then(|id| self.feeders.get_mut(id))
-            {
+            let answered = answers(*after, range.asked.as_ref().map(|(id, _)| id));
+            if let Some((id, due)) = range.asked.take_if(|_| answered) {
+                self.timers.remove(&(due, Timer::Range(key, *after)));
+                let feeder = self.feeders.get_mut(&id).expect("those asked are present");
                 feeder.in_flight -= 1;
             }
             !answered
@@ -418,27 +444,25 @@ impl Feeds {
             self.timers.pop_first();
             match timer {
                 Timer::Linger(key) => self.handle_linger(key),
-                Timer::Confirm(key) => {
-                    if self.channels.get(key).is_some_and(|channel| !channel.confirmed) {
-                        self.feed(now_ms, key);
-                    }
-                }
+                Timer::Check(key) => self.handle_check(now_ms, key),
                 Timer::Range(key, after) => self.handle_range_late(key, after),
             }
         }
         self.ask_waiting(now_ms);
     }
 
+    /// Nobody came back to a channel: it is let go.
     fn handle_linger(&mut self, key: Key) {
-        if self.channels.get(key).is_none_or(|channel| !channel.workers.is_empty()) {
-            return;
-        }
-        let Some(channel) = self.channels.remove(key) else { return };
+        let channel = self.channels.remove(key).expect("timers of what is gone are gone");
         self.names.remove(&channel.name);
         self.tails_bytes -= channel.tail.bytes();
-        for range in channel.ranges.into_values() {
-            if let Some(feeder) = range.feeder.and_then(|id| self.feeders.get_mut(&id)) {
-                feeder.in_flight -= 1;
+        if let Some(check_ms) = channel.check_ms {
+            self.timers.remove(&(check_ms, Timer::Check(key)));
+        }
+        for (after, range) in channel.ranges {
+            if let Some((id, due)) = range.asked {
+                self.timers.remove(&(due, Timer::Range(key, after)));
+                self.feeders.get_mut(&id).expect("those asked are present").in_flight -= 1;
             }
         }
         if let Some(feeder) = channel.feeder {
@@ -446,14 +470,27 @@ impl Feeds {
         }
     }
 
-    fn handle_range_late(&mut self, key: Key, after: Cursor) {
-        let Some(channel) = self.channels.get_mut(key) else { return };
-        let Some(range) = channel.ranges.get_mut(&after) else { return };
-        let Some(feeder) = range.feeder.take() else { return };
-        range.attempts += 1;
-        if let Some(feeder) = self.feeders.get_mut(&feeder) {
-            feeder.in_flight -= 1;
+    /// Asks for a channel again whose feeder has not answered, or has been silent for long.
+    fn handle_check(&mut self, now_ms: u64, key: Key) {
+        let channel = self.channels.get_mut(key).expect("timers of what is gone are gone");
+        match channel.heard_ms.map(|heard_ms| heard_ms + SILENCE_MS) {
+            Some(check_ms) if check_ms > now_ms => {
+                channel.check_ms = Some(check_ms);
+                self.timers.insert((check_ms, Timer::Check(key)));
+            }
+            Some(_) | None => {
+                channel.check_ms = None;
+                self.feed(now_ms, key);
+            }
         }
+    }
+
+    fn handle_range_late(&mut self, key: Key, after: Cursor) {
+        let channel = self.channels.get_mut(key).expect("timers of what is gone are gone");
+        let range = channel.ranges.get_mut(&after).expect("timers of what is gone are gone");
+        let (id, _) = range.asked.take().expect("what is late was asked for");
+        range.attempts += 1;
+        self.feeders.get_mut(&id).expect("those asked are present").in_flight -= 1;
         self.waiting.push_back((key, after));
     }
 

@@ -8,6 +8,8 @@
 
 mod delivery;
 mod invariants;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -191,7 +193,7 @@ impl Members {
         self.settle(channel);
     }
 
-    /// Lets a hold read a channel no more.
+    /// Lets a hold read a channel no more. If all that are left have ended, so does the hold.
     pub fn remove(&mut self, hold: HoldKey, name: &str) {
         let Some(index) = self.member_of(hold, name) else { return };
         let mut link = self.holds[hold.index].members;
@@ -203,7 +205,12 @@ impl Members {
             }
             self.members[link].next = self.members[index].next;
         }
+        let ended = self.members[index].ended;
         self.leave(index);
+        let entry = &self.holds[hold.index];
+        if !ended && entry.open == 0 && entry.members != NONE {
+            self.jobs.push_back(Job::Finish(hold));
+        }
     }
 
     /// Ends a hold; its members leave their channels.
@@ -275,9 +282,8 @@ impl Members {
         let channel = &mut self.channels[key.index];
         channel.learn(run.last());
         channel.enqueue(run);
-        if channel.asked.is_some_and(|(after, _)| run.index_after(after).is_some()) {
-            channel.asked = None;
-        }
+        self.handle_answer(key, |after| run.index_after(after).is_some());
+        let channel = &mut self.channels[key.index];
         let (after, prev) = run.befores();
         let here = channel.behind.range((after, 0)..(run.last(), 0));
         let there = prev.map(|prev| channel.behind.range((prev, 0)..=(prev, NONE)));
@@ -298,10 +304,10 @@ impl Members {
         let Some(&key) = self.names.get(&gap.channel) else { return };
         let channel = &mut self.channels[key.index];
         channel.learn(gap.first);
-        if channel.asked.is_some_and(|(after, _)| gap.concerns(after)) {
-            channel.asked = None;
-        }
-        if channel.fanout.is_none()
+        self.handle_answer(key, |after| gap.concerns(after));
+        let channel = &mut self.channels[key.index];
+        // Those who have events waiting get them, though they are kept no more.
+        if channel.is_queue_empty()
             && let Some(head) = channel.head.filter(|head| gap.concerns(*head))
         {
             for index in std::mem::take(&mut channel.live) {
@@ -322,6 +328,14 @@ impl Members {
             self.jobs.push_back(Job::Gap(key, member, Arc::clone(gap)));
         }
         self.settle(key);
+    }
+
+    /// The range that was asked for may have come.
+    fn handle_answer(&mut self, key: Key, answers: impl Fn(Cursor) -> bool) {
+        let channel = &mut self.channels[key.index];
+        if let Some((_, due)) = channel.asked.take_if(|(after, _)| answers(*after)) {
+            self.retries.remove(&(due, key));
+        }
     }
 
     /// Asks again for ranges that were not answered.
@@ -367,6 +381,7 @@ impl Members {
             }
             if let Some(after) = channel.need() {
                 channel.asked = Some((after, retry_ms));
+                channel.swept = Some(after);
                 self.retries.insert((retry_ms, key));
                 return Some(Want::Range(Arc::clone(&channel.name), after));
             }
@@ -481,6 +496,7 @@ impl Members {
             return;
         }
         let name = Arc::clone(&entry.name);
+        self.handle_answer(channel, |_| true);
         self.channels.remove(channel);
         self.names.remove(&name);
         self.outputs.push_back(Want::Close(name));

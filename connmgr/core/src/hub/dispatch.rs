@@ -9,9 +9,15 @@
 //!
 //! Handlers that said `hello` come first and are addressed; what none of them serves is pushed to a
 //! group of plain handlers, and then known here no more. A request that nobody takes waits, so that
-//! a restart of the only handler is invisible, within a bound in number and time.
+//! a restart of the only handler is invisible, within a bound in number and time. A handler that a
+//! request was taken from may be late rather than dead: what it says is kept from the worker, or two
+//! would answer one request.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod invariants;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -21,6 +27,10 @@ use super::{FromHub, HandlerId};
 /// How often requests that wait for plain handlers are pushed again, in milliseconds: the sockets
 /// do not say when they take one.
 const PUSH_RETRY_MS: u64 = 10;
+
+/// A request is given to so many handlers at most; if the last of them leaves too, it is refused. So
+/// a request that kills whoever takes it does not kill them all, again and again.
+const HANDLERS_PER_REQUEST_MAX: usize = 16;
 
 /// What the shell sets.
 #[derive(Clone, Debug)]
@@ -75,11 +85,27 @@ pub(super) enum Verdict {
     Withdrawn,
 }
 
+/// The handlers that a request was taken from, one entry for each time. What they may still say
+/// about it is late: another one may have it.
+type Withdrawn = Vec<HandlerId>;
+
 #[derive(Debug)]
 enum Stage {
+    /// Nobody has it.
     Waiting { place: u64 },
-    Given { handler: HandlerId, withdrawn: Option<HandlerId>, pending: Pending },
-    Started { handler: HandlerId, withdrawn: Option<HandlerId>, worker: u16 },
+    /// Pushed to plain handlers. Known here only if it was taken from others before.
+    Pushed { withdrawn: Withdrawn },
+    /// A handler has it, and has said nothing yet.
+    Given { handler: HandlerId, withdrawn: Withdrawn, pending: Pending },
+    /// A handler is at it.
+    Started { handler: HandlerId, withdrawn: Withdrawn, worker: u16 },
+}
+
+#[derive(Debug)]
+struct Waiting {
+    pending: Pending,
+    deadline_ms: u64,
+    withdrawn: Withdrawn,
 }
 
 /// The machine.
@@ -89,7 +115,9 @@ pub(super) struct Dispatch {
     /// By id; the ids are ours and hold nothing that a client chose.
     requests: HashMap<Bytes, Stage, crate::seeded::Seed>,
     /// In the order of arrival.
-    waiting: BTreeMap<u64, (Pending, Option<HandlerId>)>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// When those who wait are refused, and their places.
+    deadlines: BTreeSet<(u64, u64)>,
     places: u64,
     /// Something has changed: those who wait may have their turn.
     retry: bool,
@@ -103,6 +131,7 @@ impl Dispatch {
             config,
             requests: HashMap::with_hasher(crate::seeded::Seed(0)),
             waiting: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             places: 0,
             retry: false,
             push_retry_ms: None,
@@ -111,26 +140,42 @@ impl Dispatch {
     }
 
     pub(super) fn handle_request(&mut self, now_ms: u64, pending: Pending) {
-        self.wait(now_ms, pending, None);
+        self.wait(now_ms, pending, Withdrawn::new());
         self.retry = true;
     }
 
     pub(super) fn handle_push_refused(&mut self, now_ms: u64, group: usize, pending: Pending) {
         debug_assert!(group == self.group(&pending.path));
-        self.wait(now_ms, pending, None);
+        let withdrawn = match self.requests.remove(&pending.id) {
+            Some(Stage::Pushed { withdrawn }) => withdrawn,
+            Some(Stage::Waiting { .. } | Stage::Given { .. } | Stage::Started { .. }) | None => {
+                Withdrawn::new()
+            }
+        };
+        self.wait(now_ms, pending, withdrawn);
         self.push_retry_ms.get_or_insert(now_ms + PUSH_RETRY_MS);
     }
 
-    /// Lets a request wait, or refuses it if too many do.
-    fn wait(&mut self, now_ms: u64, mut pending: Pending, withdrawn: Option<HandlerId>) {
-        if self.waiting.len() >= self.config.waiting_requests_max {
+    /// Lets a request wait, or refuses it if too many do or too many handlers have failed at it.
+    fn wait(&mut self, now_ms: u64, mut pending: Pending, withdrawn: Withdrawn) {
+        let full = self.waiting.len() >= self.config.waiting_requests_max;
+        if full || withdrawn.len() >= HANDLERS_PER_REQUEST_MAX {
             self.refuse(&pending);
             return;
         }
-        pending.deadline_ms.get_or_insert(now_ms + self.config.handler_wait_ms);
+        let deadline_ms = *pending.deadline_ms.get_or_insert(now_ms + self.config.handler_wait_ms);
         self.places += 1;
-        self.requests.insert(pending.id.clone(), Stage::Waiting { place: self.places });
-        self.waiting.insert(self.places, (pending, withdrawn));
+        let place = self.places;
+        self.deadlines.insert((deadline_ms, place));
+        self.requests.insert(pending.id.clone(), Stage::Waiting { place });
+        self.waiting.insert(place, Waiting { pending, deadline_ms, withdrawn });
+    }
+
+    /// Takes out a request that waits.
+    fn take_waiting(&mut self, place: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&place)?;
+        self.deadlines.remove(&(waiting.deadline_ms, place));
+        Some(waiting)
     }
 
     fn refuse(&mut self, pending: &Pending) {
@@ -142,28 +187,29 @@ impl Dispatch {
     /// A handler speaks about a request: it has started, or is not to.
     pub(super) fn handle_answer(&mut self, from: &[u8], id: &[u8]) -> Verdict {
         let Some(stage) = self.requests.get_mut(id) else { return Verdict::Pass };
+        let late = |withdrawn: &Withdrawn| withdrawn.iter().any(|handler| **handler == *from);
         match stage {
-            Stage::Waiting { place } => {
-                // It may have been taken from this one a moment ago; then it is late.
-                let withdrawn = &self.waiting[place].1;
-                let late = withdrawn.as_deref() == Some(from);
-                if late { Verdict::Withdrawn } else { Verdict::Pass }
-            }
+            Stage::Waiting { .. } => Verdict::Withdrawn,
             Stage::Given { handler, withdrawn, pending } => {
                 if **handler != *from {
                     return Verdict::Withdrawn;
                 }
                 *stage = Stage::Started {
                     handler: handler.clone(),
-                    withdrawn: withdrawn.take(),
+                    withdrawn: std::mem::take(withdrawn),
                     worker: pending.worker,
                 };
                 Verdict::Pass
             }
-            Stage::Started { withdrawn, .. } if withdrawn.as_deref() == Some(from) => {
-                Verdict::Withdrawn
+            Stage::Started { handler, .. } if **handler == *from => Verdict::Pass,
+            // Any other handler may speak too: sessions can be handed over.
+            Stage::Started { withdrawn, .. } | Stage::Pushed { withdrawn } => {
+                if late(withdrawn) {
+                    Verdict::Withdrawn
+                } else {
+                    Verdict::Pass
+                }
             }
-            Stage::Started { .. } => Verdict::Pass,
         }
     }
 
@@ -171,9 +217,10 @@ impl Dispatch {
     pub(super) fn handle_done(&mut self, presence: &mut Presence, id: &[u8]) -> Option<HandlerId> {
         match self.requests.remove(id)? {
             Stage::Waiting { place } => {
-                self.waiting.remove(&place);
+                self.take_waiting(place);
                 None
             }
+            Stage::Pushed { .. } => None,
             Stage::Given { handler, .. } => {
                 presence.finished(&handler);
                 self.retry = true;
@@ -204,21 +251,27 @@ impl Dispatch {
                 Stage::Given { handler, .. } | Stage::Started { handler, .. } if handler == id => {
                     taken.push(request.clone());
                 }
-                Stage::Waiting { .. } | Stage::Given { .. } | Stage::Started { .. } => {}
+                Stage::Waiting { .. }
+                | Stage::Pushed { .. }
+                | Stage::Given { .. }
+                | Stage::Started { .. } => {}
             }
         }
         taken.sort_unstable();
         for request in taken {
             match self.requests.remove(&request) {
-                Some(Stage::Given { mut pending, .. }) => {
+                Some(Stage::Given { mut pending, mut withdrawn, .. }) => {
                     pending.deadline_ms = None;
-                    self.wait(now_ms, pending, Some(id.clone()));
+                    withdrawn.push(id.clone());
+                    self.wait(now_ms, pending, withdrawn);
                 }
                 Some(Stage::Started { worker, .. }) => {
                     let message = FromHub::HandlerLeft(request);
                     self.outputs.push_back(DispatchOutput::Worker(worker, message));
                 }
-                Some(Stage::Waiting { .. }) | None => unreachable!("picked above"),
+                Some(Stage::Waiting { .. } | Stage::Pushed { .. }) | None => {
+                    unreachable!("picked above")
+                }
             }
         }
         self.retry = true;
@@ -229,20 +282,14 @@ impl Dispatch {
             self.push_retry_ms = None;
             self.retry = true;
         }
-        // Those who came first wait longest; one taken from a handler may stand behind them.
-        let late = |(place, (pending, _)): (&u64, &(Pending, Option<HandlerId>))| {
-            pending.deadline_ms.is_some_and(|due| due <= now_ms).then_some(*place)
-        };
-        let late: Vec<u64> = self.waiting.iter().filter_map(late).collect();
-        for place in late {
-            if let Some((pending, _)) = self.waiting.remove(&place) {
-                self.refuse(&pending);
-            }
+        while let Some(&(_, place)) = self.deadlines.first().filter(|(due, _)| *due <= now_ms) {
+            let late = self.take_waiting(place).expect("who has a deadline waits");
+            self.refuse(&late.pending);
         }
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        let first = self.waiting.values().next().and_then(|(pending, _)| pending.deadline_ms);
+        let first = self.deadlines.first().map(|(due, _)| *due);
         first.into_iter().chain(self.push_retry_ms).min()
     }
 
@@ -260,27 +307,34 @@ impl Dispatch {
     /// Gives those who wait to whoever takes them, in the order of arrival.
     fn give_waiting(&mut self, now_ms: u64, presence: &mut Presence) {
         let pushing = self.push_retry_ms.is_none_or(|due| due <= now_ms);
-        let mut keep = BTreeMap::new();
-        for (place, (pending, withdrawn)) in std::mem::take(&mut self.waiting) {
+        let places: Vec<u64> = self.waiting.keys().copied().collect();
+        for place in places {
+            let pending = &self.waiting[&place].pending;
             match presence.give(&pending.method, &pending.path) {
                 Choice::Handler(handler) => {
+                    let Waiting { pending, withdrawn, .. } =
+                        self.take_waiting(place).expect("it was just found");
                     let route = DispatchOutput::Route(handler.clone(), pending.packet.clone());
                     self.outputs.push_back(route);
                     let id = pending.id.clone();
-                    let withdrawn = withdrawn.filter(|withdrawn| *withdrawn != handler);
                     self.requests.insert(id, Stage::Given { handler, withdrawn, pending });
                 }
-                Choice::Nobody if pushing => {
-                    self.requests.remove(&pending.id);
-                    let group = self.group(&pending.path);
-                    self.outputs.push_back(DispatchOutput::Push(group, pending));
-                }
-                Choice::Busy | Choice::Nobody => {
-                    keep.insert(place, (pending, withdrawn));
-                }
+                Choice::Nobody if pushing => self.push(place),
+                Choice::Busy | Choice::Nobody => {}
             }
         }
-        self.waiting = keep;
+    }
+
+    /// Pushes a request to a group of plain handlers.
+    fn push(&mut self, place: u64) {
+        let Some(Waiting { pending, withdrawn, .. }) = self.take_waiting(place) else { return };
+        if withdrawn.is_empty() {
+            self.requests.remove(&pending.id);
+        } else {
+            self.requests.insert(pending.id.clone(), Stage::Pushed { withdrawn });
+        }
+        let group = self.group(&pending.path);
+        self.outputs.push_back(DispatchOutput::Push(group, pending));
     }
 
     fn group(&self, path: &str) -> usize {

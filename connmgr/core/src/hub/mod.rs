@@ -14,8 +14,8 @@ use bytes::Bytes;
 use zhttp::hold::{Events, Gap, Heads, Hello};
 use zhttp::{Envelope, Kind, Packet, PacketError, hold};
 
-pub use dispatch::{DispatchConfig, Pending, Route};
 use dispatch::{Dispatch, DispatchOutput, Verdict};
+pub use dispatch::{DispatchConfig, Pending, Route};
 use presence::{Change, Presence};
 
 use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, Want};
@@ -147,6 +147,7 @@ impl Hub {
     #[doc(hidden)]
     pub fn check_invariants(&self) {
         self.feeds.check_invariants();
+        self.dispatch.check_invariants(&self.presence);
     }
 
     /// Takes a message of a worker.
@@ -194,7 +195,7 @@ impl Hub {
                 self.handle_change(now_ms, change);
             }
             Kind::Bye => {
-                let change = self.presence.handle_bye(from);
+                let change = self.presence.handle_bye(now_ms, from);
                 self.handle_change(now_ms, change);
             }
             Kind::Events => {
@@ -270,7 +271,9 @@ impl Hub {
     fn cancel(&mut self, to: &[u8], id: &[u8]) {
         let mut packet = Vec::new();
         let ids = [zhttp::Id { id, seq: None }];
-        Envelope::new(&self.config.instance_id, Kind::Cancel).about(&ids).write(&mut packet, |_| {});
+        Envelope::new(&self.config.instance_id, Kind::Cancel)
+            .about(&ids)
+            .write(&mut packet, |_| {});
         self.outputs.push_back(HubOutput::Route { peer: to.into(), packet: packet.into() });
     }
 
@@ -296,6 +299,8 @@ impl Hub {
     fn handle_joined(&mut self, now_ms: u64, id: &HandlerId) {
         if self.presence.feeds(id) {
             self.feeds.handle_joined(now_ms, id);
+        } else {
+            self.feeds.handle_left(now_ms, id);
         }
         self.dispatch.handle_joined();
     }

@@ -14,6 +14,10 @@ use crate::seeded::rendezvous;
 /// The longest ttl that is believed, in milliseconds: what a handler that vanishes can cost.
 const TTL_MS_MAX: u64 = 60_000;
 
+/// How long a handler that said `bye` may take to finish what it has, in milliseconds, if its
+/// connection does not close before. Handlers give themselves 10 s.
+const LEAVING_MS: u64 = 15_000;
+
 /// Handlers that one edge knows at most; the hello of one more is ignored.
 const HANDLERS_MAX: usize = 4096;
 
@@ -34,6 +38,7 @@ struct Handler {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     None,
+    /// It came, or says something new about what it does.
     Joined(HandlerId),
     /// It left and came back, unnoticed.
     Restarted(HandlerId),
@@ -72,16 +77,7 @@ impl Presence {
         let expires_ms = now_ms + hello.ttl_ms.min(TTL_MS_MAX);
         if let Some((known, _)) = self.handlers.get_key_value(id) {
             let known = Arc::clone(known);
-            let handler = self.handlers.get_mut(id).expect("it was just found");
-            self.expiries.remove(&(handler.expires_ms, Arc::clone(&known)));
-            self.expiries.insert((expires_ms, Arc::clone(&known)));
-            let restarted = handler.incarnation != hello.incarnation;
-            if restarted || handler.leaving {
-                *handler = Handler::new(hello, expires_ms);
-                return if restarted { Change::Restarted(known) } else { Change::None };
-            }
-            handler.expires_ms = expires_ms;
-            return Change::None;
+            return self.greet_again(known, expires_ms, hello);
         }
         if self.handlers.len() >= HANDLERS_MAX {
             return Change::None;
@@ -92,13 +88,34 @@ impl Presence {
         Change::Joined(id)
     }
 
-    pub(super) fn handle_bye(&mut self, id: &[u8]) -> Change {
+    /// A handler that is known says hello. Each hello is the whole truth about it.
+    fn greet_again(&mut self, id: HandlerId, expires_ms: u64, hello: &Hello<'_>) -> Change {
+        let handler = self.handlers.get_mut(&id).expect("it was just found");
+        let restarted = handler.incarnation != hello.incarnation;
+        if handler.leaving && !restarted {
+            // Said before the bye, and late: who comes back is a new incarnation.
+            return Change::None;
+        }
+        self.expiries.remove(&(handler.expires_ms, Arc::clone(&id)));
+        self.expiries.insert((expires_ms, Arc::clone(&id)));
+        handler.expires_ms = expires_ms;
+        if restarted {
+            *handler = Handler::new(hello, expires_ms);
+            return Change::Restarted(id);
+        }
+        if handler.update(hello) { Change::Joined(id) } else { Change::None }
+    }
+
+    pub(super) fn handle_bye(&mut self, now_ms: u64, id: &[u8]) -> Change {
         let Some((known, _)) = self.handlers.get_key_value(id) else { return Change::None };
         let known = Arc::clone(known);
         let handler = self.handlers.get_mut(id).expect("it was just found");
         if std::mem::replace(&mut handler.leaving, true) {
             return Change::None;
         }
+        self.expiries.remove(&(handler.expires_ms, Arc::clone(&known)));
+        handler.expires_ms = now_ms + LEAVING_MS;
+        self.expiries.insert((handler.expires_ms, Arc::clone(&known)));
         Change::Leaving(known)
     }
 
@@ -160,6 +177,11 @@ impl Presence {
         }
     }
 
+    /// How many requests each handler has.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = (&HandlerId, u32)> {
+        self.handlers.iter().map(|(id, handler)| (id, handler.in_flight))
+    }
+
     /// One of the handlers that are there, always the same for the same name.
     pub(super) fn by_rendezvous(&self, name: &[u8]) -> Option<HandlerId> {
         let present = self.handlers.iter().filter(|(_, handler)| !handler.leaving);
@@ -179,6 +201,20 @@ impl Handler {
             in_flight: 0,
             last_given: 0,
         }
+    }
+
+    /// Takes over what a hello says. Says whether that is something new.
+    fn update(&mut self, hello: &Hello<'_>) -> bool {
+        let serves = self.serves.iter().map(|(method, prefix)| (&**method, &**prefix));
+        if self.feeds == hello.feeds
+            && self.requests_max == hello.requests_max
+            && serves.eq(hello.serves)
+        {
+            return false;
+        }
+        let (in_flight, last_given) = (self.in_flight, self.last_given);
+        *self = Handler { in_flight, last_given, ..Handler::new(hello, self.expires_ms) };
+        true
     }
 
     /// The length of the longest prefix of the path that it serves.
@@ -213,7 +249,9 @@ mod tests {
             requests_max: max,
         };
         let serves = if id.starts_with('e') { &serves[..1] } else { &serves[1..] };
-        hold::write_packet(&mut out, id.as_bytes(), Kind::Hello, |fields| hello.write(fields, serves));
+        hold::write_packet(&mut out, id.as_bytes(), Kind::Hello, |fields| {
+            hello.write(fields, serves)
+        });
         let packet = Packet::parse(&out).unwrap();
         presence.handle_hello(now, packet.from, &Hello::read(&packet).unwrap())
     }
@@ -256,11 +294,40 @@ mod tests {
     }
 
     #[test]
+    fn each_hello_is_the_whole_truth() {
+        let mut presence = Presence::default();
+        hello(&mut presence, 0, "a", 1, 1);
+        assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
+        assert_eq!(presence.give("GET", "/"), Choice::Busy);
+        assert_eq!(hello(&mut presence, 1, "a", 1, 2), Change::Joined(id("a")));
+        assert_eq!(hello(&mut presence, 2, "a", 1, 2), Change::None);
+        assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
+        assert_eq!(presence.give("GET", "/"), Choice::Busy, "what is in flight still counts");
+    }
+
+    #[test]
+    fn a_handler_that_leaves_has_time_to_finish() {
+        let mut presence = Presence::default();
+        hello(&mut presence, 0, "a", 1, 0);
+        presence.handle_bye(100, b"a");
+        assert_eq!(presence.pop_expired(3000), None, "though it greets no more");
+        assert_eq!(hello(&mut presence, 3000, "a", 1, 0), Change::None);
+        assert_eq!(
+            presence.give("GET", "/"),
+            Choice::Nobody,
+            "a late hello does not bring it back"
+        );
+        assert_eq!(presence.next_deadline(), Some(100 + LEAVING_MS));
+        assert_eq!(hello(&mut presence, 3000, "a", 2, 0), Change::Restarted(id("a")));
+        assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
+    }
+
+    #[test]
     fn a_handler_that_says_bye_gets_nothing_new() {
         let mut presence = Presence::default();
         hello(&mut presence, 0, "a", 1, 0);
-        assert_eq!(presence.handle_bye(b"a"), Change::Leaving(id("a")));
-        assert_eq!(presence.handle_bye(b"a"), Change::None);
+        assert_eq!(presence.handle_bye(10, b"a"), Change::Leaving(id("a")));
+        assert_eq!(presence.handle_bye(10, b"a"), Change::None);
         assert_eq!(presence.give("GET", "/"), Choice::Nobody);
         assert!(!presence.feeds(b"a"));
         assert_eq!(presence.by_rendezvous(b"x"), None);

@@ -15,18 +15,45 @@ pub struct SessionId {
 }
 
 impl SessionId {
-    /// Parses an id; `None` if it is none of ours.
+    /// Parses an id; `None` if it is none of ours. Each id has one text, so that whoever compares
+    /// ids as texts and whoever compares them parsed agree.
     pub fn parse(id: &[u8]) -> Option<Self> {
-        let mut parts = std::str::from_utf8(id).ok()?.splitn(3, '-');
-        let worker = parts.next()?.parse().ok()?;
-        let slot = parts.next()?.parse().ok()?;
-        let counter = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let mut parts = std::str::from_utf8(id).ok()?.splitn(3, '-').map(canonical);
+        let worker = parts.next()??.parse().ok()?;
+        let slot = parts.next()??.parse().ok()?;
+        let counter = u64::from_str_radix(parts.next()??, 16).ok()?;
         Some(SessionId { worker, slot, counter })
     }
+}
+
+/// The digits, unless they could be written in another way: with a sign, leading zeros or capitals.
+fn canonical(digits: &str) -> Option<&str> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+    let is_short = digits == "0" || !digits.starts_with('0');
+    (is_short && digits.bytes().all(is_digit)).then_some(digits)
 }
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}-{:x}", self.worker, self.slot, self.counter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_text() {
+        let id = SessionId { worker: 1, slot: 0, counter: 0xab };
+        assert_eq!(SessionId::parse(id.to_string().as_bytes()), Some(id));
+        for text in
+            ["", "1", "1-0", "1-0-", "1-0-AB", "1-0-0ab", "1-00-ab", "+1-0-ab", "1-0-ab-", "x-0-ab"]
+        {
+            assert_eq!(SessionId::parse(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(SessionId::parse(b"70000-0-1"), None);
+        assert_eq!(SessionId::parse(b"0-0-10000000000000000"), None);
+        assert_eq!(SessionId::parse(b"0-0-\xff"), None);
     }
 }

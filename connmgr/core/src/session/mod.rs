@@ -71,16 +71,22 @@ impl Session {
     ///
     /// The number is not the one that is due. A packet without a number is always due.
     pub fn handle_packet(&mut self, from: &[u8], seq: Option<u32>) -> Result<(), BadSeq> {
+        // Whoever it is, it is to hear what is wrong.
+        if !from.is_empty() && self.handler.as_deref() != Some(from) {
+            self.handler = Some(from.into());
+        }
         if let Some(got) = seq
             && got != self.seq_in
         {
             return Err(BadSeq { want: self.seq_in, got });
         }
         self.seq_in = self.seq_in.wrapping_add(1);
-        if !from.is_empty() && self.handler.as_deref() != Some(from) {
-            self.handler = Some(from.into());
-        }
         Ok(())
+    }
+
+    /// The handler has given the session away: it is nobody's until another one speaks.
+    pub fn release(&mut self) {
+        self.handler = None;
     }
 
     /// Writes a packet about this session alone, with its number.
@@ -123,20 +129,27 @@ impl Session {
             self.credits_out.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// Bytes of the response's body came. Says whether the handler was allowed to send them.
+    /// Bytes of the response's body came. Says whether the handler was allowed to send them; if not,
+    /// the session is over.
     pub fn receive(&mut self, bytes: usize) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.owed = self.owed.saturating_add(bytes);
-        let allowed = bytes <= self.granted;
-        self.granted = self.granted.saturating_sub(bytes);
-        allowed
+        let Some(granted) = self.granted.checked_sub(bytes) else { return false };
+        self.granted = granted;
+        self.owed += bytes;
+        true
+    }
+
+    /// Checks that no credit of the answer was lost or made: `credits` is what was granted first.
+    #[doc(hidden)]
+    pub fn check_invariants(&self, credits: u32) {
+        assert_eq!(self.owed.checked_add(self.granted), Some(credits), "credits go round");
     }
 
     /// The credits to give back when `unsent` bytes wait for the client; 0 is none.
     pub fn repay(&mut self, unsent: usize) -> u32 {
         let repaid = self.owed.saturating_sub(u32::try_from(unsent).unwrap_or(u32::MAX));
         self.owed -= repaid;
-        self.granted = self.granted.saturating_add(repaid);
+        self.granted += repaid;
         repaid
     }
 }
@@ -162,6 +175,8 @@ mod tests {
         assert_eq!(session.handler().map(|id| &**id), Some(&b"a"[..]));
         session.handle_packet(b"b", Some(3)).unwrap();
         assert_eq!(session.handler().map(|id| &**id), Some(&b"b"[..]));
+        session.release();
+        assert_eq!(session.handler(), None);
     }
 
     #[test]
@@ -188,6 +203,7 @@ mod tests {
         assert_eq!(session.repay(20), 0);
         assert!(session.receive(80));
         assert!(!session.receive(1), "only 80 were left");
-        assert_eq!(session.repay(0), 101);
+        assert_eq!(session.repay(0), 100);
+        session.check_invariants(100);
     }
 }

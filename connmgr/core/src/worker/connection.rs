@@ -7,6 +7,8 @@ use crate::ring::Ring;
 use crate::session::Session;
 use crate::wheel::TimerId;
 
+use super::TimeoutConfig;
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -23,11 +25,25 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(now_ms: u64) -> Self {
         Connection {
-            state: State::Reading(Reading { since_ms: now_ms, scanner: None }),
+            state: State::Reading(Reading::new(now_ms)),
             input: Ring::new(),
             output: Ring::new(),
             timer: None,
             eof: false,
+        }
+    }
+
+    /// The client has taken some of what waits for it: it lives, also if it has closed its side.
+    pub(super) fn handle_progress(&mut self, now_ms: u64, timeouts: &TimeoutConfig) {
+        match &mut self.state {
+            State::Reading(reading) if reading.is_idle() => reading.since_ms = now_ms,
+            State::Reading(_) => {}
+            State::Exchange(exchange) => exchange.handle_progress(now_ms, timeouts),
+            State::Held(held) => held.progress_ms = now_ms,
+            State::Closing(closing) if closing.is_shut => {}
+            State::Closing(closing) => {
+                closing.linger_until_ms = now_ms.saturating_add(timeouts.stream_ms);
+            }
         }
     }
 }
@@ -54,6 +70,11 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Waits for a request from now on.
+    pub(super) fn new(now_ms: u64) -> Self {
+        Reading { since_ms: now_ms, scanner: None }
+    }
+
     /// Whether nothing of a request has come.
     pub(super) fn is_idle(&self) -> bool {
         self.scanner.as_ref().is_none_or(|scanner| scanner.is_idle())
@@ -80,6 +101,33 @@ pub(super) struct Exchange {
     pub(super) eof_until_ms: Option<u64>,
 }
 
+impl Exchange {
+    /// The client has taken or sent something.
+    pub(super) fn handle_progress(&mut self, now_ms: u64, timeouts: &TimeoutConfig) {
+        self.progress_ms = now_ms;
+        if let Some(until_ms) = &mut self.eof_until_ms {
+            *until_ms = now_ms.saturating_add(timeouts.eof_ms);
+        }
+    }
+
+    /// What of the request an answer depends on.
+    pub(super) fn request(&self) -> RequestParts {
+        RequestParts { version: self.version, is_head: self.is_head }
+    }
+}
+
+/// What of a request an answer depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestParts {
+    pub(super) version: Version,
+    pub(super) is_head: bool,
+}
+
+impl RequestParts {
+    /// For a request whose head could not be read.
+    pub(super) const UNREADABLE: Self = RequestParts { version: Version::Http11, is_head: false };
+}
+
 /// How far the answer is.
 #[derive(Debug)]
 pub(super) enum Response {
@@ -104,6 +152,9 @@ pub(super) struct Held {
     pub(super) progress_ms: u64,
     pub(super) context: Box<[u8]>,
     pub(super) notify: bool,
+    /// Behind the end of the response the connection takes another request. Not if the client has sent
+    /// something meanwhile: that was dropped.
+    pub(super) is_reusable: bool,
 }
 
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! A request that is with a handler: its packets, and the answer that they make.
 
 use bytes::Bytes;
-use zhttp::hold::HoldParams;
+use zhttp::hold::{Format, HoldParams};
 use zhttp::{Fields, Headers, Kind, Packet, PacketError, Payload};
 
 use super::connection::{Exchange, Response, State};
-use super::{CloseReason, Output, RequestParts, Transport, Worker};
+use super::{CloseReason, Output, Transport, Worker};
 use crate::http1::{
     BodyEncoder, BodyMismatch, BodyPlan, ErrorResponse, RequestContext, ResponseError,
     ResponseHead, write_head,
@@ -27,6 +27,9 @@ enum Fault {
     Body(#[from] BodyMismatch),
     #[error("code is missing")]
     NoCode,
+    /// hold.md H-15.
+    #[error("format {0} has no place in this response")]
+    Format(&'static str),
     #[error("more body than the credits allow")]
     Credits,
     #[error("type {0} has no place in this session")]
@@ -66,18 +69,19 @@ impl Worker {
             return;
         }
         match next {
-            Ok(Next::Open) => self.process_input(now_ms, transport, key),
+            Ok(Next::Open) => {
+                self.repay(now_ms, key);
+                self.process_input(now_ms, transport, key);
+            }
             Ok(Next::Hold) => {}
             Ok(Next::Finished) => self.complete(now_ms, transport, key),
             Ok(Next::Given(why)) => {
                 self.give_up(now_ms, transport, key, &ErrorResponse::new(500, why));
             }
             Err(fault) => {
-                let from = packet.from.to_vec();
-                self.refuse_packet(&from, fault.to_string());
-                let condition = "bad-request";
+                self.refuse_packet(packet.from, fault.to_string());
                 self.send_to_handler(now_ms, key, Kind::Error, |fields| {
-                    fields.bytes("condition", condition.as_bytes());
+                    fields.bytes("condition", b"bad-request");
                 });
                 let error = ErrorResponse::new(500, "The handler sent an invalid response");
                 self.give_up(now_ms, transport, key, &error);
@@ -103,7 +107,10 @@ impl Worker {
             Kind::Cancel => Ok(Next::Given("The handler cancelled the request")),
             Kind::Error => Ok(Next::Given("The handler failed")),
             Kind::HandoffStart => {
+                // It gets what it is still owed first, and nothing behind the word to proceed.
+                self.repay(now_ms, key);
                 self.send_to_handler(now_ms, key, Kind::HandoffProceed, |_| {});
+                self.exchange(key).session.release();
                 Ok(Next::Open)
             }
             Kind::HandoffProceed
@@ -151,17 +158,45 @@ impl Worker {
         packet: &Packet<'_>,
         payload: &Payload<'_>,
     ) -> Result<Next, Fault> {
-        let code = payload.code.ok_or(Fault::NoCode)?;
         let hold = HoldParams::read(packet)?;
+        if hold.is_some_and(|hold| hold.format == Format::Ws) {
+            return Err(Fault::Format(Format::Ws.name()));
+        }
+        let is_whole = !payload.more && hold.is_none();
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let written = self.write_response(key, payload, is_whole, &mut out);
+        let next = written.map(|encoder| match hold {
+            // Only a response that has content can be held.
+            Some(hold) if encoder != BodyEncoder::None => {
+                self.begin_hold(now_ms, transport, key, (&hold, encoder, &out));
+                Next::Hold
+            }
+            Some(_) | None => {
+                self.exchange(key).response = Response::Streaming(encoder);
+                self.send(now_ms, transport, key, &[&out]);
+                if is_whole || hold.is_some() { Next::Finished } else { Next::Open }
+            }
+        });
+        self.scratch = out;
+        next
+    }
+
+    /// Writes the head of a response and what it brings of the content. Says how the content goes on.
+    fn write_response(
+        &mut self,
+        key: Key,
+        payload: &Payload<'_>,
+        is_whole: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<BodyEncoder, Fault> {
+        let code = payload.code.ok_or(Fault::NoCode)?;
         let reason = std::str::from_utf8(payload.reason)
             .map_err(|_| PacketError::Field { field: "reason", want: "UTF-8" })?;
+        let plan =
+            if is_whole { BodyPlan::Whole(payload.body.len() as u64) } else { BodyPlan::Streamed };
         let State::Exchange(exchange) = &mut self.connections[key.index].state else {
-            return Ok(Next::Open);
-        };
-        let plan = if payload.more || hold.is_some() {
-            BodyPlan::Streamed
-        } else {
-            BodyPlan::Whole(payload.body.len() as u64)
+            unreachable!("only called for a connection in an exchange")
         };
         let request = RequestContext {
             version: exchange.version,
@@ -170,40 +205,17 @@ impl Worker {
             keep_alive: exchange.keep_alive && exchange.decoder.is_done() && !self.draining,
             date: &self.date,
         };
-        let headers = ResponseHeaders { headers: payload.headers, is_held: hold.is_some() };
-        let mut out = std::mem::take(&mut self.scratch);
-        out.clear();
+        let is_held = !is_whole && !payload.more;
+        let headers = ResponseHeaders { headers: payload.headers, is_held };
         let head = ResponseHead { code, reason, headers };
-        let written = write_head(&mut out, &request, head, plan);
-        let result = written.map_err(Fault::from).and_then(|written| {
-            exchange.keep_alive = written.keep_alive;
-            let mut encoder = written.body;
-            encoder.encode(payload.body, &mut out)?;
-            let is_over = !payload.more && hold.is_none();
-            if is_over {
-                out.extend_from_slice(encoder.finish()?);
-                encoder = BodyEncoder::None;
-            }
-            let holds = hold.is_some() && encoder != BodyEncoder::None;
-            exchange.response = Response::Streaming(encoder);
-            Ok(if holds {
-                Next::Hold
-            } else if is_over || hold.is_some() {
-                Next::Finished
-            } else {
-                Next::Open
-            })
-        });
-        if result.is_ok() && self.send(transport, key, &[&out]) {
-            let unsent = self.connections[key.index].output.len();
-            match (&result, hold) {
-                (Ok(Next::Hold), Some(hold)) => self.begin_hold(now_ms, key, &hold),
-                (Ok(Next::Open), _) => self.repay(key, unsent),
-                _ => {}
-            }
+        let mut written = write_head(out, &request, head, plan)?;
+        written.body.encode(payload.body, out)?;
+        exchange.keep_alive = written.keep_alive;
+        if is_whole {
+            out.extend_from_slice(written.body.finish()?);
+            return Ok(BodyEncoder::None);
         }
-        self.scratch = out;
-        result
+        Ok(written.body)
     }
 
     fn apply_body(
@@ -227,12 +239,7 @@ impl Worker {
         tail[..piece.tail.len()].copy_from_slice(piece.tail);
         tail[piece.tail.len()..tail_len].copy_from_slice(last);
         let slices: [&[u8]; 3] = [piece.head.as_bytes(), body, &tail[..tail_len]];
-        if self.send(transport, key, &slices) && payload.more {
-            let connection = &mut self.connections[key.index];
-            let unsent = connection.output.len();
-            self.exchange(key).progress_ms = now_ms;
-            self.repay(key, unsent);
-        }
+        self.send(now_ms, transport, key, &slices);
         Ok(if payload.more { Next::Open } else { Next::Finished })
     }
 
@@ -246,11 +253,15 @@ impl Worker {
     }
 
     /// Gives the handler credits for what the client has taken.
-    pub(super) fn repay(&mut self, key: Key, unsent: usize) {
-        let State::Exchange(exchange) = &mut self.connections[key.index].state else { return };
-        let credits = exchange.session.repay(unsent);
+    pub(super) fn repay(&mut self, now_ms: u64, key: Key) {
+        let connection = &mut self.connections[key.index];
+        let State::Exchange(exchange) = &mut connection.state else { return };
+        if exchange.session.handler().is_none() {
+            // Whoever takes the session over gets them.
+            return;
+        }
+        let credits = exchange.session.repay(connection.output.len());
         if credits > 0 {
-            let now_ms = exchange.heard_ms.max(exchange.progress_ms);
             self.send_to_handler(now_ms, key, Kind::Credit, |fields| {
                 fields.int("credits", credits.into());
             });
@@ -274,15 +285,11 @@ impl Worker {
 
     /// The answer is out: the connection goes on or ends.
     fn complete(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        let connection = &mut self.connections[key.index];
-        let State::Exchange(exchange) = &connection.state else { return };
-        let goes_on = exchange.keep_alive && !self.draining;
-        let id = exchange.session.id().to_string().into();
-        self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel: None }));
-        connection.state =
-            State::Reading(super::connection::Reading { since_ms: now_ms, scanner: None });
-        if goes_on {
+        let was_full = self.room(key) == 0;
+        let Some(exchange) = self.take_exchange(now_ms, key) else { return };
+        if exchange.keep_alive && !self.draining {
             self.read_next(now_ms, transport, key);
+            self.resume_reading(key, was_full);
         } else {
             self.finish(now_ms, key);
         }
@@ -296,18 +303,27 @@ impl Worker {
         key: Key,
         error: &ErrorResponse<'_>,
     ) {
-        let connection = &mut self.connections[key.index];
-        let State::Exchange(exchange) = &connection.state else { return };
-        let request = RequestParts { version: exchange.version, is_head: exchange.is_head };
-        let is_awaited = matches!(exchange.response, Response::Awaited);
-        let id = exchange.session.id().to_string().into();
-        self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel: None }));
-        connection.state =
-            State::Reading(super::connection::Reading { since_ms: now_ms, scanner: None });
-        if is_awaited {
-            self.answer_error(now_ms, transport, key, request, error);
-        } else {
-            self.close(key, CloseReason::Handler);
+        let Some(exchange) = self.take_exchange(now_ms, key) else { return };
+        match exchange.response {
+            Response::Awaited => {
+                self.answer_error(now_ms, transport, key, exchange.request(), error);
+            }
+            Response::Streaming(_) => self.close(key, CloseReason::Handler),
+        }
+    }
+
+    /// Ends a session that its handler has ended, or has nothing to hear about.
+    fn take_exchange(&mut self, now_ms: u64, key: Key) -> Option<Box<Exchange>> {
+        match self.begin_reading(now_ms, key) {
+            State::Exchange(exchange) => {
+                let id = exchange.session.id().to_string().into();
+                self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel: None }));
+                Some(exchange)
+            }
+            other @ (State::Reading(_) | State::Held(_) | State::Closing(_)) => {
+                self.connections[key.index].state = other;
+                None
+            }
         }
     }
 

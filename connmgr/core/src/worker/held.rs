@@ -1,9 +1,9 @@
 //! Connections that read channels: what is written to them, and how they end.
 
-use zhttp::hold::{Change, Closed, Format, HoldParams, Send};
+use zhttp::hold::{CHANNELS_PER_HOLD_MAX, Change, Closed, HoldParams, Send};
 use zhttp::{Envelope, Id, Kind, Packet, PacketError};
 
-use super::connection::{Held, Response, State};
+use super::connection::{Held, State};
 use super::{CloseReason, Output, Transport, Worker};
 use crate::hold::{Delivery, KEEP_ALIVE, write_event};
 use crate::http1::BodyEncoder;
@@ -12,36 +12,44 @@ use crate::session::SessionId;
 use crate::slab::Key;
 
 impl Worker {
-    /// Turns an exchange whose head is out into a hold.
-    pub(super) fn begin_hold(&mut self, now_ms: u64, key: Key, params: &HoldParams<'_>) {
+    /// Turns an exchange into a hold, and writes `out`, the head of its answer.
+    pub(super) fn begin_hold(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        (params, encoder, out): (&HoldParams<'_>, BodyEncoder, &[u8]),
+    ) {
         let connection = &mut self.connections[key.index];
-        let State::Exchange(exchange) = &mut connection.state else { return };
-        let Response::Streaming(encoder) = &mut exchange.response else { return };
-        debug_assert!(params.format == Format::Sse, "WebSocket holds are of a WebSocket");
+        let State::Exchange(exchange) = &connection.state else { return };
         let id = *exchange.session.id();
         let held = Held {
             hold: self.members.open(key, params.channels),
             counter: id.counter,
-            encoder: std::mem::replace(encoder, BodyEncoder::None),
+            encoder,
             keep_alive_ms: params.keep_alive_ms,
             expires_at_ms: expiry(now_ms, params.expires_s),
             sent_ms: now_ms,
             progress_ms: now_ms,
             context: params.context.into(),
             notify: params.notify,
+            is_reusable: exchange.keep_alive && connection.input.is_empty(),
         };
         self.stats.holds += 1;
         connection.input.clear(&mut self.pool);
         let is_gone = connection.eof;
+        // With that the session is over, and its handler is told nothing more (H-13).
         connection.state = State::Held(Box::new(held));
         let done = ToHub::Done { id: id.to_string().into(), cancel: None };
         self.outputs.push_back(Output::Hub(done));
         self.outputs.push_back(Output::Read(key));
+        if !self.send(now_ms, transport, key, &[out]) {
+            return;
+        }
         if is_gone {
             self.close(key, CloseReason::ClientLeft);
         } else if self.draining {
-            // It comes back to an edge that stays.
-            self.finish(now_ms, key);
+            self.drain_hold(now_ms, transport, key);
         } else {
             self.block_if_full(key);
             self.rearm(key);
@@ -57,7 +65,7 @@ impl Worker {
         packet: &Packet<'_>,
     ) {
         let result = match packet.kind {
-            Kind::Hold => Change::read(packet).map(|change| self.change(now_ms, key, &change)),
+            Kind::Hold => Change::read(packet).and_then(|change| self.change(now_ms, key, &change)),
             // A client that takes nothing gets no more than its cursors can make good (H-24).
             Kind::Send if self.is_full(key) => {
                 self.stats.sends_dropped += 1;
@@ -94,15 +102,26 @@ impl Worker {
         }
     }
 
-    fn change(&mut self, now_ms: u64, key: Key, change: &Change<'_>) {
-        let State::Held(held) = &mut self.connections[key.index].state else { return };
+    /// Changes a hold, or nothing of it if it would then read too many channels (H-21).
+    fn change(&mut self, now_ms: u64, key: Key, change: &Change<'_>) -> Result<(), PacketError> {
+        let State::Held(held) = &mut self.connections[key.index].state else { return Ok(()) };
+        let hold = held.hold;
+        let mut names: Vec<&str> = self.members.cursors(hold).map(|(name, _)| name).collect();
+        names.retain(|name| !change.remove.into_iter().any(|removed| removed == *name));
+        for (name, _) in change.add {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.len() > CHANNELS_PER_HOLD_MAX {
+            return Err(PacketError::Field { field: "add", want: "at most 128 channels in all" });
+        }
         if let Some(context) = change.context {
             held.context = context.into();
         }
         if let Some(expires_s) = change.expires_s {
             held.expires_at_ms = expiry(now_ms, expires_s);
         }
-        let hold = held.hold;
         for name in change.remove {
             self.members.remove(hold, name);
         }
@@ -110,6 +129,7 @@ impl Worker {
             self.members.add(hold, name, cursor);
         }
         self.rearm(key);
+        Ok(())
     }
 
     /// Writes what is due to a member.
@@ -134,12 +154,13 @@ impl Worker {
         let State::Held(held) = &mut connection.state else { return };
         held.sent_ms = now_ms;
         if connection.output.is_empty() {
+            // It can be slow only from now on.
             held.progress_ms = now_ms;
         }
         // A hold has no length that could be passed.
         let Ok(piece) = held.encoder.piece(bytes.len()) else { return };
         let slices: [&[u8]; 3] = [piece.head.as_bytes(), bytes, piece.tail];
-        if self.send(transport, key, &slices) {
+        if self.send(now_ms, transport, key, &slices) {
             self.block_if_full(key);
         }
     }
@@ -168,13 +189,23 @@ impl Worker {
         }
     }
 
-    /// Ends the response of a held client at an event boundary.
+    /// Ends the response of a held client at an event boundary. The connection goes on if it can
+    /// (H-27).
     pub(super) fn end_response(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let State::Held(held) = &mut connection.state else { return };
+        let goes_on = held.is_reusable && !self.draining;
         let last = std::mem::replace(&mut held.encoder, BodyEncoder::None).finish();
+        // Only a length could be missed, and a hold has none.
         let last = last.unwrap_or_default();
-        if last.is_empty() || self.send(transport, key, &[last]) {
+        if !self.send(now_ms, transport, key, &[last]) {
+            return;
+        }
+        if goes_on {
+            let before = self.begin_reading(now_ms, key);
+            self.leave(before, key);
+            self.read_next(now_ms, transport, key);
+        } else {
             self.finish(now_ms, key);
         }
     }

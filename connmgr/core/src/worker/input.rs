@@ -3,10 +3,11 @@
 use zhttp::Kind;
 use zhttp::hold::HOLD_VERSION;
 
-use super::connection::{Exchange, Reading, Response, State};
-use super::{CloseReason, Output, RequestParts, Transport, Worker};
+use super::connection::{Exchange, RequestParts, Response, State};
+use super::{CloseReason, Output, Transport, Worker};
 use crate::http1::{
-    BodyDecoder, CONTINUE, ErrorResponse, HeadError, HeadScanner, RequestHead, TargetForm, Version,
+    BodyDecoder, BodyError, CONTINUE, ErrorResponse, HeadError, HeadScanner, RequestHead,
+    TargetForm,
 };
 use crate::hub::{Pending, ToHub};
 use crate::session::{Session, SessionId};
@@ -45,17 +46,24 @@ impl Worker {
 
     /// Goes on with what came before.
     pub(super) fn process_input(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        let Some(mut input) = self.take_input(key) else { return };
+        let was_full = self.room(key) == 0;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut input = std::mem::take(&mut connection.input);
         let used = self.process(now_ms, transport, key, input.contiguous());
         match self.connections.get_mut(key) {
             Some(connection) if !matches!(connection.state, State::Closing(_)) => {
                 input.consume(&mut self.pool, used);
                 connection.input = input;
-                if used > 0 {
-                    self.outputs.push_back(Output::Read(key));
-                }
             }
             Some(_) | None => input.clear(&mut self.pool),
+        }
+        self.resume_reading(key, was_full);
+    }
+
+    /// Has the shell read on if it stopped because there was no room.
+    pub(super) fn resume_reading(&mut self, key: Key, was_full: bool) {
+        if was_full && self.room(key) > 0 {
+            self.outputs.push_back(Output::Read(key));
         }
     }
 
@@ -69,11 +77,17 @@ impl Worker {
     ) -> usize {
         let mut used = 0;
         loop {
-            let Some(connection) = self.connections.get(key) else { return input.len() };
-            let step = match connection.state {
+            let Some(connection) = self.connections.get_mut(key) else { return input.len() };
+            let step = match &mut connection.state {
+                // An answer that waits to be sent would only grow by the next one.
+                State::Reading(_) if !connection.output.is_empty() => Step::Wait,
                 State::Reading(_) => self.read_head(now_ms, transport, key, &input[used..]),
                 State::Exchange(_) => self.read_body(now_ms, transport, key, &input[used..]),
-                State::Held(_) | State::Closing(_) => return input.len(),
+                State::Held(held) => {
+                    held.is_reusable &= input.is_empty();
+                    return input.len();
+                }
+                State::Closing(_) => return input.len(),
             };
             match step {
                 Step::Used(bytes) => used += bytes,
@@ -124,10 +138,9 @@ impl Worker {
         key: Key,
         error: HeadError,
     ) {
-        let request = RequestParts { version: Version::Http11, is_head: false };
         let text = error.to_string();
         let error = ErrorResponse::new(error.status(), &text);
-        self.answer_error(now_ms, transport, key, request, &error);
+        self.answer_error(now_ms, transport, key, RequestParts::UNREADABLE, &error);
     }
 
     /// Begins the session of a request.
@@ -170,7 +183,9 @@ impl Worker {
             packet,
             deadline_ms: None,
         })));
-        self.connections[key.index].state = State::Exchange(Box::new(Exchange {
+        let connection = &mut self.connections[key.index];
+        let eof_ms = self.config.timeouts.eof_ms;
+        connection.state = State::Exchange(Box::new(Exchange {
             session,
             version: head.version,
             is_head: head.method == "HEAD",
@@ -181,7 +196,7 @@ impl Worker {
             heard_ms: now_ms,
             progress_ms: now_ms,
             spoke_ms: now_ms,
-            eof_until_ms: None,
+            eof_until_ms: connection.eof.then_some(now_ms.saturating_add(eof_ms)),
         }));
         self.rearm(key);
     }
@@ -194,35 +209,36 @@ impl Worker {
         key: Key,
         input: &[u8],
     ) -> Step {
-        let State::Exchange(exchange) = &mut self.connections[key.index].state else {
-            return Step::Wait;
-        };
-        if exchange.decoder.is_done() || exchange.session.handler().is_none() {
+        let connection = &mut self.connections[key.index];
+        let State::Exchange(exchange) = &mut connection.state else { return Step::Wait };
+        if exchange.decoder.is_done() {
             return Step::Wait;
         }
+        if input.is_empty() && connection.eof {
+            // The rest of the body will never come.
+            self.close(key, CloseReason::ClientLeft);
+            return Step::Wait;
+        }
+        if exchange.session.handler().is_none() {
+            return Step::Wait;
+        }
+        let credits = exchange.session.credits();
         if input.is_empty() {
-            if exchange.session.credits() > 0 && std::mem::take(&mut exchange.expects_continue) {
-                self.send(transport, key, &[CONTINUE]);
+            let is_awaited = matches!(exchange.response, Response::Awaited);
+            if exchange.expects_continue && is_awaited && credits > 0 {
+                exchange.expects_continue = false;
+                self.send(now_ms, transport, key, &[CONTINUE]);
             }
             return Step::Wait;
         }
         exchange.expects_continue = false;
-        let credits = exchange.session.credits();
         // Without credits only what is no content can be used: the framing, up to the end.
         let mut decoder = exchange.decoder.clone();
         let window = if credits == 0 { input } else { &input[..input.len().min(credits)] };
         let decoded = match decoder.decode(window) {
             Ok(decoded) => decoded,
             Err(error) => {
-                let request = RequestParts { version: exchange.version, is_head: exchange.is_head };
-                let awaited = matches!(exchange.response, Response::Awaited);
-                if !awaited {
-                    self.close(key, CloseReason::Protocol);
-                    return Step::Wait;
-                }
-                let text = error.to_string();
-                let error = ErrorResponse::new(error.status(), &text);
-                self.answer_error(now_ms, transport, key, request, &error);
+                self.refuse_body(now_ms, transport, key, error);
                 return Step::Wait;
             }
         };
@@ -230,7 +246,7 @@ impl Worker {
             return Step::Wait;
         }
         exchange.decoder = decoder;
-        exchange.progress_ms = now_ms;
+        exchange.handle_progress(now_ms, &self.config.timeouts);
         exchange.session.spend(decoded.data.len());
         let data = &window[decoded.data];
         if !data.is_empty() || decoded.end {
@@ -239,7 +255,27 @@ impl Worker {
                 fields.flag("more", !decoded.end);
             });
         }
-        if decoded.consumed == 0 { Step::Wait } else { Step::Used(decoded.consumed) }
+        Step::Used(decoded.consumed)
+    }
+
+    /// Ends a request whose body cannot be read on.
+    fn refuse_body(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        error: BodyError,
+    ) {
+        let State::Exchange(exchange) = &self.connections[key.index].state else { return };
+        match exchange.response {
+            Response::Awaited => {
+                let request = exchange.request();
+                let text = error.to_string();
+                let error = ErrorResponse::new(error.status(), &text);
+                self.answer_error(now_ms, transport, key, request, &error);
+            }
+            Response::Streaming(_) => self.close(key, CloseReason::Protocol),
+        }
     }
 
     /// The client sends nothing more: it has closed, or only its side.
@@ -249,16 +285,35 @@ impl Worker {
             return;
         }
         match &mut connection.state {
-            State::Reading(_) | State::Held(_) => self.close(key, CloseReason::ClientLeft),
+            State::Reading(_) if connection.output.is_empty() => {
+                self.close(key, CloseReason::ClientLeft);
+            }
+            // It may still take its answer, and what it sent before has its turn then.
+            State::Reading(_) => self.end_if_over(now_ms, key),
+            State::Held(_) => self.close(key, CloseReason::ClientLeft),
             State::Closing(closing) if closing.is_shut => {
                 self.close(key, CloseReason::Finished);
             }
             State::Closing(_) => {}
             State::Exchange(exchange) => {
-                exchange.eof_until_ms = Some(now_ms + self.config.timeouts.eof_ms);
+                let until_ms = now_ms.saturating_add(self.config.timeouts.eof_ms);
+                exchange.eof_until_ms = Some(until_ms);
                 self.process_input(now_ms, transport, key);
                 self.rearm(key);
             }
+        }
+    }
+
+    /// The client will send nothing more than what the socket still has, which cannot be read for want
+    /// of room ([`Worker::room`]). If nobody takes that for a while, the client is taken for gone.
+    pub fn handle_read_closed(&mut self, now_ms: u64, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let State::Exchange(exchange) = &mut connection.state
+            && exchange.eof_until_ms.is_none()
+        {
+            let until_ms = now_ms.saturating_add(self.config.timeouts.eof_ms);
+            exchange.eof_until_ms = Some(until_ms);
+            self.rearm(key);
         }
     }
 
@@ -267,19 +322,11 @@ impl Worker {
         self.close(key, CloseReason::Failed);
     }
 
-    /// Waits for the next request on a connection.
+    /// Goes on with a connection that has just begun to wait for the next request.
     pub(super) fn read_next(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        let connection = &mut self.connections[key.index];
-        connection.state = State::Reading(Reading { since_ms: now_ms, scanner: None });
         self.rearm(key);
         self.process_input(now_ms, transport, key);
-        if let Some(connection) = self.connections.get(key) {
-            let is_over = connection.eof || self.draining;
-            if is_over && matches!(&connection.state, State::Reading(reading) if reading.is_idle())
-            {
-                self.finish(now_ms, key);
-            }
-        }
+        self.end_if_over(now_ms, key);
     }
 }
 

@@ -5,7 +5,7 @@
 //!   Reading ───────────────▶ Exchange ───────────────▶ Exchange ───────────▶ Reading
 //!      │ nonsense               │ no handler, …            │ with a hold         ▲ keep-alive
 //!      ▼                        ▼                          ▼                     │
-//!   Closing ◀───── error response, end of body, drain ─── Held ─────────────────┘ (never)
+//!   Closing ◀──────── error response, or the last answer ─ Held ─────────────────┘ its end
 //! ```
 //!
 //! The shell owns the sockets. It says what came ([`Worker::handle_input`], [`Worker::handle_eof`],
@@ -21,7 +21,13 @@ mod connection;
 mod exchange;
 mod held;
 mod input;
+mod invariants;
 mod timers;
+mod unknown;
+mod writing;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -31,11 +37,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zhttp::{Envelope, Id, Kind, Packet, PacketError};
 
-use self::connection::{Closing, Connection, State};
+use self::connection::{Connection, State};
+use self::unknown::UnknownIds;
 use crate::hold::{Members, MembersConfig};
-use crate::http1::{ErrorResponse, HeadLimits, RequestContext, write_error};
+use crate::http1::{ErrorResponse, HeadLimits};
 use crate::hub::{FromHub, ToHub};
-use crate::ring::{Pool, Ring};
+use crate::ring::Pool;
 use crate::session::SessionId;
 use crate::slab::{Key, Slab};
 use crate::wheel::Wheel;
@@ -44,10 +51,6 @@ pub use self::timers::TimeoutConfig;
 
 /// Blocks of buffer memory that the worker keeps for the next one who needs it.
 const BLOCKS_KEPT_MAX: usize = 64;
-
-/// Bytes of answers that may wait for one client beyond its backlog: one delivery, or one packet of
-/// a handler that knows its credits. What does not fit ends the connection.
-const OUTPUT_SLACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// Timers that fire or move in one turn.
 const TIMER_STEPS_PER_TURN: usize = 1000;
@@ -105,7 +108,7 @@ pub struct WorkerStats {
     pub deliveries: u64,
     /// Error responses that the edge made itself.
     pub errors: u64,
-    /// `send` packets dropped because their client takes nothing.
+    /// `send` packets that were dropped because their client takes nothing.
     pub sends_dropped: u64,
     /// Packets of handlers that did not fit their session.
     pub bad_packets: u64,
@@ -145,6 +148,8 @@ pub struct Worker {
     wheel: Wheel<Key>,
     pool: Pool,
     members: Members,
+    /// Ids of nobody that handlers were told of.
+    unknown: UnknownIds,
     sessions: u64,
     draining: bool,
     /// The current time for `Date`.
@@ -176,6 +181,7 @@ impl Worker {
             wheel: Wheel::new(now_ms),
             pool: Pool::new(config.buffer_bytes as usize, BLOCKS_KEPT_MAX),
             members: Members::new(config.members),
+            unknown: UnknownIds::new(config.members.seed),
             sessions: 0,
             draining: false,
             date: String::new(),
@@ -280,6 +286,7 @@ impl Worker {
         bytes: &Bytes,
     ) -> Result<(), PacketError> {
         let packet = Packet::parse(bytes)?;
+        let mut unknown = Vec::new();
         for id in packet.ids {
             let Some(session) = SessionId::parse(id.id) else { continue };
             if session.worker != self.config.index {
@@ -293,23 +300,28 @@ impl Worker {
                 Some((key, State::Held(held))) if held.counter == session.counter => {
                     self.handle_held_packet(now_ms, transport, key, &packet);
                 }
-                Some(_) | None => self.cancel_unknown(&packet, id),
+                Some(_) | None if self.unknown.admit(now_ms, session) => {
+                    unknown.push(Id { id: id.id, seq: None });
+                }
+                Some(_) | None => {}
             }
         }
+        self.cancel_unknown(&packet, &unknown);
         Ok(())
     }
 
-    /// Tells a handler that works for a client that is gone.
-    fn cancel_unknown(&mut self, packet: &Packet<'_>, id: Id<'_>) {
-        let works = matches!(packet.kind, Kind::Data | Kind::Credit | Kind::Hold | Kind::Send);
-        if works && !packet.from.is_empty() {
-            let ids = [Id { id: id.id, seq: None }];
-            let mut out = Vec::new();
-            let envelope = Envelope::new(&self.config.instance_id, Kind::Cancel);
-            envelope.about(&ids).write(&mut out, |_| {});
-            let to = packet.from.into();
-            self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet: out.into() }));
+    /// Tells a handler that it works for clients that are gone (hold.md H-20).
+    fn cancel_unknown(&mut self, packet: &Packet<'_>, ids: &[Id<'_>]) {
+        // Who ends a session does not work for it; answering would only be the last word.
+        let ends = matches!(packet.kind, Kind::Cancel | Kind::Error);
+        if ends || ids.is_empty() || packet.from.is_empty() {
+            return;
         }
+        let mut out = Vec::new();
+        let envelope = Envelope::new(&self.config.instance_id, Kind::Cancel).about(ids);
+        Envelope { multi: true, ..envelope }.write(&mut out, |_| {});
+        let to = packet.from.into();
+        self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet: out.into() }));
     }
 
     /// Delivers events to members, at most `deliveries_max` writes. Says whether there is more.
@@ -337,188 +349,10 @@ impl Worker {
         self.members.poll_output(now_ms).map(|want| Output::Hub(ToHub::Want(want)))
     }
 
-    /// Writes bytes to a client: to the socket as far as it takes them, the rest to its buffer.
-    /// Says whether the connection is still there.
-    fn send(&mut self, transport: &mut impl Transport, key: Key, slices: &[&[u8]]) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
-        let mut taken = 0;
-        if connection.output.is_empty() {
-            let [first, second, third] =
-                [0, 1, 2].map(|index| IoSlice::new(slices.get(index).copied().unwrap_or_default()));
-            debug_assert!(slices.len() <= 3);
-            match transport.write(key, &[first, second, third][..slices.len()]) {
-                Some(bytes) => taken = bytes,
-                None => {
-                    self.close(key, CloseReason::Failed);
-                    return false;
-                }
-            }
-        }
-        let bytes_max = self.config.client_backlog_bytes_max + OUTPUT_SLACK_BYTES;
-        for slice in slices {
-            let skip = taken.min(slice.len());
-            taken -= skip;
-            if connection.output.extend(&mut self.pool, &slice[skip..], bytes_max).is_err() {
-                self.close(key, CloseReason::Handler);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Writes what waits for a client, and does what was waiting for that.
-    fn flush(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.output.is_empty() {
-            return;
-        }
-        loop {
-            let (first, second) = connection.output.slices();
-            match transport.write(key, &[IoSlice::new(first), IoSlice::new(second)]) {
-                None => return self.close(key, CloseReason::Failed),
-                Some(0) => break,
-                Some(bytes) => connection.output.consume(&mut self.pool, bytes),
-            }
-            if connection.output.is_empty() {
-                break;
-            }
-        }
-        let unsent = connection.output.len();
-        match &mut connection.state {
-            State::Reading(_) => {}
-            State::Exchange(exchange) => {
-                exchange.progress_ms = now_ms;
-                self.repay(key, unsent);
-            }
-            State::Held(held) => {
-                held.progress_ms = now_ms;
-                if unsent == 0 {
-                    self.members.handle_drained(held.hold);
-                }
-            }
-            State::Closing(_) if unsent == 0 => self.shutdown(now_ms, key),
-            State::Closing(_) => {}
-        }
-    }
-
-    /// Answers with an error of the edge's own and ends the connection behind it.
-    fn answer_error(
-        &mut self,
-        now_ms: u64,
-        transport: &mut impl Transport,
-        key: Key,
-        request: RequestParts,
-        error: &ErrorResponse<'_>,
-    ) {
-        self.stats.errors += 1;
-        let mut out = std::mem::take(&mut self.scratch);
-        out.clear();
-        let context = RequestContext {
-            version: request.version,
-            is_head: request.is_head,
-            keep_alive: false,
-            date: &self.date,
-        };
-        write_error(&mut out, &context, error);
-        if self.send(transport, key, &[&out]) {
-            self.finish(now_ms, key);
-        }
-        self.scratch = out;
-    }
-
-    /// Lets the client have what was written, then ends the connection: what it still sends is read
-    /// and dropped for a while, so that a reset does not destroy the answer (RFC 9112 §9.6).
-    fn finish(&mut self, now_ms: u64, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.input.clear(&mut self.pool);
-        // Until it is all sent a slow client has as much time as any.
-        let linger_until_ms = now_ms + self.config.timeouts.stream_ms;
-        let before = std::mem::replace(
-            &mut connection.state,
-            State::Closing(Closing { linger_until_ms, is_shut: false }),
-        );
-        self.leave(before, key);
-        self.outputs.push_back(Output::Read(key));
-        if self.connections[key.index].output.is_empty() {
-            self.shutdown(now_ms, key);
-        }
-        self.rearm(key);
-    }
-
-    fn shutdown(&mut self, now_ms: u64, key: Key) {
-        let connection = &mut self.connections[key.index];
-        if connection.eof {
-            return self.close(key, CloseReason::Finished);
-        }
-        if let State::Closing(closing) = &mut connection.state
-            && !std::mem::replace(&mut closing.is_shut, true)
-        {
-            closing.linger_until_ms = now_ms + self.config.timeouts.linger_ms;
-            self.outputs.push_back(Output::Shutdown(key));
-        }
-    }
-
-    /// Ends a connection at once. The only way out of the table.
-    fn close(&mut self, key: Key, reason: CloseReason) {
-        let Some(mut connection) = self.connections.remove(key) else { return };
-        self.stats.closed[reason as usize] += 1;
-        if let Some(timer) = connection.timer {
-            self.wheel.cancel(timer);
-        }
-        connection.input.clear(&mut self.pool);
-        connection.output.clear(&mut self.pool);
-        self.leave(connection.state, key);
-        self.outputs.push_back(Output::Close(key));
-    }
-
-    /// Takes leave of the handler or the channels that a connection was with.
-    fn leave(&mut self, state: State, key: Key) {
-        match state {
-            State::Reading(_) | State::Closing(_) => {}
-            State::Exchange(exchange) => self.end_session(*exchange),
-            State::Held(held) => self.end_hold(&held, key),
-        }
-    }
-
-    /// Takes the input out of a connection, to be looked at while the connection changes.
-    fn take_input(&mut self, key: Key) -> Option<Ring> {
-        Some(std::mem::take(&mut self.connections.get_mut(key)?.input))
-    }
-
     fn refuse_packet(&mut self, from: &[u8], why: String) {
         self.stats.bad_packets += 1;
         if self.refusals.len() < REFUSALS_KEPT_MAX {
             self.refusals.push_back(PacketRefusal { from: from.to_vec(), why });
         }
     }
-
-    /// The edge is about to stop: answers end their connections, held ones are ended in order.
-    pub fn drain(&mut self, now_ms: u64, transport: &mut impl Transport) {
-        self.draining = true;
-        let keys: Vec<Key> = self.connections.keys().collect();
-        for key in keys {
-            match &self.connections[key.index].state {
-                State::Reading(reading) if reading.is_idle() => {
-                    self.close(key, CloseReason::Drained);
-                }
-                State::Held(_) => self.drain_hold(now_ms, transport, key),
-                State::Reading(_) | State::Exchange(_) | State::Closing(_) => {}
-            }
-        }
-    }
-
-    /// The edge stops: whatever is left ends now.
-    pub fn stop(&mut self) {
-        let keys: Vec<Key> = self.connections.keys().collect();
-        for key in keys {
-            self.close(key, CloseReason::Drained);
-        }
-    }
-}
-
-/// What of a request an answer depends on.
-#[derive(Clone, Copy, Debug)]
-struct RequestParts {
-    version: crate::http1::Version,
-    is_head: bool,
 }

@@ -1,14 +1,15 @@
 //! When a connection is given up, and what is done regularly.
 //!
-//! Each connection has one timer. Deadlines that move with every packet are not re-armed with every
-//! packet: when the timer fires, what is due is worked out from the state, and the timer is armed
-//! again for what remains.
+//! Each connection has one timer. What is due next follows from its state, in one table
+//! ([`Worker::next_expiry`]). Deadlines mostly move away, with every packet and every byte; the timer
+//! does not follow them, but is armed again for what remains when it fires. Only where a deadline may
+//! come nearer, the timer is set at once ([`Worker::rearm`]).
 
 use zhttp::Kind;
 
-use super::connection::{Response, State};
-use super::{CloseReason, RequestParts, TIMER_STEPS_PER_TURN, Transport, Worker};
-use crate::http1::{ErrorResponse, Version};
+use super::connection::{Connection, RequestParts, Response, State};
+use super::{CloseReason, TIMER_STEPS_PER_TURN, Transport, Worker};
+use crate::http1::ErrorResponse;
 use crate::slab::Key;
 
 /// Times, in milliseconds.
@@ -42,6 +43,24 @@ impl Default for TimeoutConfig {
     }
 }
 
+/// What is to be done with a connection when nothing else happens before.
+#[derive(Clone, Copy, Debug)]
+enum Expiry {
+    /// End it.
+    Close(CloseReason),
+    /// Answer with an error, and end it.
+    Answer(ErrorResponse<'static>),
+    /// Tell the handler that the session lives.
+    KeepSession,
+    /// End the response of a hold.
+    EndHold,
+    /// Tell a held client that the connection lives.
+    KeepHold,
+}
+
+const REQUEST_TIMEOUT: ErrorResponse<'_> = ErrorResponse::new(408, "The request took too long");
+const GATEWAY_TIMEOUT: ErrorResponse<'_> = ErrorResponse::new(504, "The handler did not answer");
+
 impl Worker {
     /// Lets time pass. A turn does a bounded number of things; what remains is due at once.
     pub fn handle_timeout(&mut self, now_ms: u64, transport: &mut impl Transport) {
@@ -50,7 +69,10 @@ impl Worker {
         while let Some(key) = self.wheel.pop_expired(now_ms, &mut steps) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             connection.timer = None;
-            self.handle_timer(now_ms, transport, key);
+            let (due_ms, expiry) = self.next_expiry(&self.connections[key.index]);
+            if due_ms <= now_ms {
+                self.expire(now_ms, transport, key, expiry);
+            }
             self.rearm(key);
         }
     }
@@ -60,106 +82,90 @@ impl Worker {
         self.wheel.next_deadline().into_iter().chain(self.members.next_deadline()).min()
     }
 
-    /// Makes sure that the timer fires no later than something is due.
+    /// Sets the timer of a connection. To be called when something may be due earlier than before;
+    /// what becomes due later is noticed when the timer fires.
     pub(super) fn rearm(&mut self, key: Key) {
-        let Some(due_ms) = self.due_ms(key) else { return };
+        let Some(connection) = self.connections.get(key) else { return };
+        let (due_ms, _) = self.next_expiry(connection);
         let connection = &mut self.connections[key.index];
         match connection.timer {
-            // It may fire too early, and is then armed again.
-            Some(timer) if self.wheel.is_armed(timer) && !connection.is_urgent() => {}
             Some(timer) if self.wheel.reschedule(timer, due_ms) => {}
             Some(_) | None => connection.timer = Some(self.wheel.insert(due_ms, key)),
         }
     }
 
-    /// When the next thing is due for a connection.
-    fn due_ms(&self, key: Key) -> Option<u64> {
+    /// The next thing that is due for a connection, and when; of two at once the first named here.
+    fn next_expiry(&self, connection: &Connection) -> (u64, Expiry) {
         let timeouts = &self.config.timeouts;
-        let connection = self.connections.get(key)?;
-        Some(match &connection.state {
-            State::Reading(reading) => reading.since_ms + timeouts.idle_ms,
+        let gone = Expiry::Close(CloseReason::ClientLeft);
+        let stuck = Expiry::Close(CloseReason::TimedOut);
+        match &connection.state {
+            State::Reading(reading) if !connection.output.is_empty() => {
+                (reading.since_ms.saturating_add(timeouts.stream_ms), stuck)
+            }
+            State::Reading(reading) => {
+                let late = Expiry::Answer(REQUEST_TIMEOUT);
+                let expiry = if reading.is_idle() { stuck } else { late };
+                (reading.since_ms.saturating_add(timeouts.idle_ms), expiry)
+            }
             State::Exchange(exchange) => {
-                let mut due = exchange.heard_ms + timeouts.session_ms;
-                due = due.min(exchange.progress_ms + timeouts.stream_ms);
-                if exchange.session.handler().is_some() {
-                    due = due.min(exchange.spoke_ms + timeouts.keep_alive_ms);
-                }
-                due.min(exchange.eof_until_ms.unwrap_or(u64::MAX))
+                let silent = match exchange.response {
+                    Response::Awaited => Expiry::Answer(GATEWAY_TIMEOUT),
+                    Response::Streaming(_) => stuck,
+                };
+                earliest([
+                    (exchange.eof_until_ms.unwrap_or(NEVER), gone),
+                    (exchange.progress_ms.saturating_add(timeouts.stream_ms), stuck),
+                    (exchange.heard_ms.saturating_add(timeouts.session_ms), silent),
+                    (exchange.spoke_ms.saturating_add(timeouts.keep_alive_ms), Expiry::KeepSession),
+                ])
             }
             State::Held(held) => {
-                let mut due = held.expires_at_ms.unwrap_or(u64::MAX);
-                if held.keep_alive_ms > 0 {
-                    due = due.min(held.sent_ms + held.keep_alive_ms);
-                }
-                if !connection.output.is_empty() {
-                    due = due.min(held.progress_ms + timeouts.stream_ms);
-                }
-                due
+                let is_blocked = !connection.output.is_empty();
+                let stuck_ms = held.progress_ms.saturating_add(timeouts.stream_ms);
+                let silent_ms = held.sent_ms.saturating_add(held.keep_alive_ms);
+                earliest([
+                    (held.expires_at_ms.unwrap_or(NEVER), Expiry::EndHold),
+                    (if is_blocked { stuck_ms } else { NEVER }, stuck),
+                    (if held.keep_alive_ms > 0 { silent_ms } else { NEVER }, Expiry::KeepHold),
+                ])
             }
-            State::Closing(closing) => closing.linger_until_ms,
-        })
+            State::Closing(closing) => {
+                (closing.linger_until_ms, Expiry::Close(CloseReason::Finished))
+            }
+        }
     }
 
-    /// Does what is due for a connection.
-    fn handle_timer(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        if self.due_ms(key).is_none_or(|due| due > now_ms) {
-            return;
-        }
-        let timeouts = self.config.timeouts;
-        let connection = &mut self.connections[key.index];
-        match &mut connection.state {
-            State::Reading(reading) if reading.is_idle() => {
-                self.close(key, CloseReason::TimedOut);
-            }
-            State::Reading(_) => {
-                let request = RequestParts { version: Version::Http11, is_head: false };
-                let error = ErrorResponse::new(408, "The request took too long");
+    /// Does what is due for a connection. Moves its deadline, so that it is not due again at once.
+    fn expire(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key, expiry: Expiry) {
+        match expiry {
+            Expiry::Close(reason) => self.close(key, reason),
+            Expiry::Answer(error) => {
+                let request = match &self.connections[key.index].state {
+                    State::Exchange(exchange) => exchange.request(),
+                    State::Reading(_) | State::Held(_) | State::Closing(_) => {
+                        RequestParts::UNREADABLE
+                    }
+                };
                 self.answer_error(now_ms, transport, key, request, &error);
             }
-            State::Exchange(exchange) => {
-                if exchange.eof_until_ms.is_some_and(|until| until <= now_ms) {
-                    self.close(key, CloseReason::ClientLeft);
-                } else if exchange.progress_ms + timeouts.stream_ms <= now_ms {
-                    self.close(key, CloseReason::TimedOut);
-                } else if exchange.heard_ms + timeouts.session_ms <= now_ms {
-                    match exchange.response {
-                        Response::Awaited => {
-                            let request = RequestParts {
-                                version: exchange.version,
-                                is_head: exchange.is_head,
-                            };
-                            let error = ErrorResponse::new(504, "The handler did not answer");
-                            self.answer_error(now_ms, transport, key, request, &error);
-                        }
-                        Response::Streaming(_) => self.close(key, CloseReason::TimedOut),
-                    }
-                } else {
+            Expiry::KeepSession => {
+                if let State::Exchange(exchange) = &mut self.connections[key.index].state {
+                    // Also if nobody is there yet to be told.
+                    exchange.spoke_ms = now_ms;
                     self.send_to_handler(now_ms, key, Kind::KeepAlive, |_| {});
                 }
             }
-            State::Held(held) => {
-                let stuck = held.progress_ms + timeouts.stream_ms <= now_ms;
-                if held.expires_at_ms.is_some_and(|at| at <= now_ms) {
-                    self.end_response(now_ms, transport, key);
-                } else if stuck && !connection.output.is_empty() {
-                    self.close(key, CloseReason::TimedOut);
-                } else {
-                    self.keep_alive(now_ms, transport, key);
-                }
-            }
-            State::Closing(_) => self.close(key, CloseReason::Finished),
+            Expiry::EndHold => self.end_response(now_ms, transport, key),
+            Expiry::KeepHold => self.keep_alive(now_ms, transport, key),
         }
     }
 }
 
-impl super::Connection {
-    /// Whether its deadline has moved to an earlier time than the timer may be armed for: states
-    /// that are entered late in the life of the timer of another.
-    fn is_urgent(&self) -> bool {
-        match &self.state {
-            State::Reading(_) => false,
-            State::Exchange(exchange) => exchange.eof_until_ms.is_some(),
-            State::Held(_) | State::Closing(_) => true,
-        }
-    }
+/// A deadline that does not come.
+const NEVER: u64 = u64::MAX;
+
+fn earliest<const N: usize>(expiries: [(u64, Expiry); N]) -> (u64, Expiry) {
+    let first = expiries.into_iter().min_by_key(|(due_ms, _)| *due_ms);
+    first.expect("there is at least one")
 }

@@ -151,7 +151,7 @@ pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
 }
 
 /// A Redis server of the test's own, on a unix socket in a directory of its own.
-pub(super) struct RedisServer {
+pub(crate) struct RedisServer {
     directory: tempfile::TempDir,
     durable: bool,
     child: Option<Child>,
@@ -166,7 +166,7 @@ impl RedisServer {
     }
 
     /// One that is not started yet; `durable` ones have what they acknowledged after a restart.
-    pub(super) fn prepare(durable: bool) -> Self {
+    pub(crate) fn prepare(durable: bool) -> Self {
         RedisServer { directory: tempfile::tempdir().unwrap(), durable, child: None }
     }
 
@@ -183,7 +183,7 @@ impl RedisServer {
     }
 
     /// Starts the server, again if it was killed, and waits until it answers.
-    pub(super) async fn resume(&mut self) {
+    pub(crate) async fn resume(&mut self) {
         let durable = if self.durable { "yes" } else { "no" };
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--unixsocket", &self.socket(), "--save", ""]);
@@ -202,7 +202,7 @@ impl RedisServer {
     }
 
     /// Kills the server, as `kill -9` does.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -211,7 +211,7 @@ impl RedisServer {
         }
     }
 
-    pub(super) async fn open(&self) -> RedisStore {
+    pub(crate) async fn open(&self) -> RedisStore {
         RedisStore::open(&self.url()).await.unwrap()
     }
 }

@@ -45,7 +45,8 @@ impl Oracle {
     fn range(&self, after: Cursor, events_max: usize) -> Range {
         let events: Vec<StoredEvent> =
             self.events.iter().filter(|event| event.id > after).cloned().collect();
-        let gap = events.first().filter(|first| first.prev != after).map(|first| {
+        let follows = |first: &StoredEvent| first.prev == after || first.id == after.plus(1);
+        let gap = events.first().filter(|first| !follows(first)).map(|first| {
             let reason = if after == Cursor::START || after.epoch >= self.born {
                 GapReason::Trimmed
             } else {
@@ -83,6 +84,7 @@ pub(super) async fn random_operations_agree_with_a_list<S: Store>(store: S) {
             let after = match dice.below(8) {
                 0 => Cursor::START,
                 1 if past > 0 => oracle.ids_ever[dice.below(past)].plus(1),
+                2 if past > 0 => Cursor::new(oracle.ids_ever[dice.below(past)].epoch, 0),
                 _ if past > 0 => oracle.ids_ever[past - 1 - dice.below(past.min(8))],
                 _ => Cursor::START,
             };

@@ -170,6 +170,10 @@ pub(super) async fn trimming_is_exact_over_epochs<S: Store>(store: S) {
     let range = store.range(&channel, ids[5], ALL).await.unwrap();
     assert_eq!(range.gap, None);
     assert_eq!(range.events.last().map(|event| event.id), Some(last));
+    // The place before that event in its own epoch is as good as the END before it.
+    let place = Cursor::new(ids[6].epoch, 0);
+    let range = store.range(&channel, place, ALL).await.unwrap();
+    assert_eq!((range.events[0].id, range.gap), (ids[6], None));
 }
 
 pub(super) async fn a_recreated_log_shows_a_gap<S: Store>(store: S) {

@@ -15,21 +15,25 @@ impl Feeds {
     #[doc(hidden)]
     pub fn check_invariants(&self) {
         let mut in_flight = BTreeMap::new();
-        let mut tails_bytes = 0;
+        let (mut tails_bytes, mut timers) = (0, 0);
         for key in self.channels.keys() {
             let channel = &self.channels[key.index];
             assert_eq!(self.names.get(&channel.name), Some(&key), "a channel is found by its name");
             assert_eq!(channel.feeder, self.ranked(&channel.name, 0), "the best feeder feeds");
             tails_bytes += channel.tail.bytes();
-            let timer = |wanted: Timer| self.timers.iter().any(|(_, timer)| *timer == wanted);
-            assert!(!channel.workers.is_empty() || timer(Timer::Linger(key)), "a linger ends");
-            let confirmed = channel.confirmed || channel.feeder.is_none();
-            assert!(confirmed || timer(Timer::Confirm(key)), "a feed is confirmed");
+            let mut timer = |due: u64, timer: Timer| {
+                timers += 1;
+                assert!(self.timers.contains(&(due, timer)), "{timer:?} has its time");
+            };
+            assert_eq!(channel.workers.is_empty(), channel.linger_until_ms.is_some(), "it lingers");
+            assert_eq!(channel.feeder.is_some(), channel.check_ms.is_some(), "a feed is checked");
+            channel.linger_until_ms.iter().for_each(|due| timer(*due, Timer::Linger(key)));
+            channel.check_ms.iter().for_each(|due| timer(*due, Timer::Check(key)));
             for (after, range) in &channel.ranges {
-                match &range.feeder {
-                    Some(feeder) => {
+                match &range.asked {
+                    Some((feeder, due)) => {
                         *in_flight.entry(feeder).or_insert(0) += 1;
-                        assert!(timer(Timer::Range(key, *after)), "an answer that is late is noticed");
+                        timer(*due, Timer::Range(key, *after));
                     }
                     None => {
                         assert!(self.waiting.contains(&(key, *after)), "a range has its turn");
@@ -38,6 +42,7 @@ impl Feeds {
             }
         }
         assert_eq!(self.names.len(), self.channels.len(), "a name names a channel");
+        assert_eq!(timers, self.timers.len(), "no time of anything that is gone");
         assert_eq!(tails_bytes, self.tails_bytes, "bytes of tails are counted");
         assert!(tails_bytes <= self.config.tails_bytes_max, "tails are bounded");
         for (id, feeder) in &self.feeders {

@@ -72,7 +72,10 @@ impl Members {
         let of_channel = |index: &u32| self.members[*index].channel == key.index;
         let due = channel.fanout.as_ref().map_or(&[][..], |fanout| &fanout.due);
         assert!(channel.live.iter().chain(due).all(of_channel), "members of the channel");
-        assert!(channel.behind.iter().all(|(_, index)| of_channel(index)), "members of the channel");
+        assert!(
+            channel.behind.iter().all(|(_, index)| of_channel(index)),
+            "members of the channel"
+        );
         let members = self.members.keys().filter(|member| of_channel(&member.index));
         assert_eq!(members.count(), channel.members as usize, "members are counted");
         channel.check_invariants();

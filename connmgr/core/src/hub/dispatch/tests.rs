@@ -1,0 +1,239 @@
+//! Each arrow of the diagram in `dispatch.rs`.
+
+#![allow(clippy::unwrap_used)]
+
+use zhttp::hold::{Hello, Serves};
+use zhttp::{Kind, Packet, hold};
+
+use super::*;
+
+const WAIT_MS: u64 = 10_000;
+
+struct Edge {
+    dispatch: Dispatch,
+    presence: Presence,
+}
+
+impl Edge {
+    fn new() -> Self {
+        let routes = vec![Route { prefix: "/plain/".into(), group: 1 }];
+        let config = DispatchConfig { handler_wait_ms: WAIT_MS, waiting_requests_max: 3, routes };
+        Edge { dispatch: Dispatch::new(config), presence: Presence::default() }
+    }
+
+    fn hello(&mut self, name: &str, requests_max: u32) {
+        let mut out = Vec::new();
+        let hello = Hello {
+            ttl_ms: 3000,
+            incarnation: 1,
+            feeds: false,
+            serves: Serves::default(),
+            requests_max,
+        };
+        hold::write_packet(&mut out, name.as_bytes(), Kind::Hello, |fields| {
+            hello.write(fields, &[("*", "/events/")]);
+        });
+        let packet = Packet::parse(&out).unwrap();
+        self.presence.handle_hello(0, packet.from, &Hello::read(&packet).unwrap());
+        self.dispatch.handle_joined();
+    }
+
+    fn left(&mut self, now_ms: u64, name: &str) {
+        self.presence.handle_lost(name.as_bytes());
+        self.dispatch.handle_left(now_ms, &name.as_bytes().into());
+    }
+
+    fn request(&mut self, now_ms: u64, id: &'static str, path: &str) {
+        self.dispatch.handle_request(
+            now_ms,
+            Pending {
+                worker: 7,
+                id: Bytes::from_static(id.as_bytes()),
+                method: "GET".into(),
+                path: path.into(),
+                packet: Bytes::from_static(id.as_bytes()),
+                deadline_ms: None,
+            },
+        );
+    }
+
+    fn answer(&mut self, from: &str, id: &str) -> Verdict {
+        self.dispatch.handle_answer(from.as_bytes(), id.as_bytes())
+    }
+
+    fn done(&mut self, id: &str) -> Option<HandlerId> {
+        self.dispatch.handle_done(&mut self.presence, id.as_bytes())
+    }
+
+    /// What goes out, in words, and what is pushed.
+    fn outputs(&mut self, now_ms: u64) -> (Vec<String>, Vec<(usize, Pending)>) {
+        let (mut said, mut pushed) = (Vec::new(), Vec::new());
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        while let Some(output) = self.dispatch.poll_output(now_ms, &mut self.presence) {
+            match output {
+                DispatchOutput::Push(group, pending) => pushed.push((group, pending)),
+                DispatchOutput::Route(to, packet) => {
+                    said.push(format!("{} to {}", text(&packet), text(&to)));
+                }
+                DispatchOutput::Worker(7, FromHub::Refused(id)) => {
+                    said.push(format!("{} refused", text(&id)));
+                }
+                DispatchOutput::Worker(7, FromHub::HandlerLeft(id)) => {
+                    said.push(format!("{} left", text(&id)));
+                }
+                DispatchOutput::Worker(..) => panic!("another worker"),
+            }
+        }
+        (said, pushed)
+    }
+
+    fn said(&mut self, now_ms: u64) -> Vec<String> {
+        let (said, pushed) = self.outputs(now_ms);
+        assert!(pushed.is_empty());
+        said
+    }
+}
+
+#[test]
+fn given_started_done() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    assert_eq!(edge.said(0), ["1 to a"]);
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    assert_eq!(edge.answer("b", "1"), Verdict::Pass, "sessions can be handed over");
+    assert_eq!(edge.done("1"), None, "who has started needs no cancel from here");
+    edge.left(0, "a");
+    assert_eq!(edge.said(0), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_not_started_is_cancelled_by_whoever_has_it() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.said(0);
+    assert_eq!(edge.done("1"), Some(b"a"[..].into()));
+    assert_eq!(edge.done("1"), None);
+}
+
+#[test]
+fn given_to_another_when_the_handler_leaves() {
+    let mut edge = Edge::new();
+    for name in ["a", "b", "c"] {
+        edge.hello(name, 0);
+    }
+    edge.request(0, "1", "/events/x");
+    assert_eq!(edge.said(0), ["1 to a"]);
+    edge.left(100, "a");
+    assert_eq!(edge.answer("a", "1"), Verdict::Withdrawn, "late, and nobody has it");
+    assert_eq!(edge.said(100), ["1 to b"]);
+    edge.left(200, "b");
+    assert_eq!(edge.said(200), ["1 to c"]);
+    assert_eq!(edge.answer("a", "1"), Verdict::Withdrawn);
+    assert_eq!(edge.answer("c", "1"), Verdict::Pass);
+    assert_eq!(edge.answer("a", "1"), Verdict::Withdrawn, "the first one is not forgotten");
+    assert_eq!(edge.answer("b", "1"), Verdict::Withdrawn);
+}
+
+#[test]
+fn a_handler_that_leaves_after_its_first_packet_is_told_of() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.hello("b", 0);
+    edge.request(0, "1", "/events/x");
+    edge.said(0);
+    edge.answer("a", "1");
+    edge.left(0, "a");
+    assert_eq!(edge.said(0), ["1 left"]);
+    assert_eq!(edge.done("1"), None);
+}
+
+#[test]
+fn a_request_waits_for_a_handler_with_room() {
+    let mut edge = Edge::new();
+    edge.hello("a", 1);
+    edge.request(0, "1", "/events/x");
+    edge.request(0, "2", "/events/x");
+    edge.request(0, "3", "/events/x");
+    assert_eq!(edge.said(0), ["1 to a"]);
+    edge.done("1");
+    assert_eq!(edge.said(0), ["2 to a"], "in the order of arrival");
+    edge.done("3");
+    edge.done("2");
+    assert_eq!(edge.said(0), Vec::<String>::new());
+    assert_eq!(edge.dispatch.next_deadline(), None);
+}
+
+#[test]
+fn a_request_waits_only_so_long_and_only_so_many_do() {
+    let mut edge = Edge::new();
+    edge.hello("a", 1);
+    edge.request(0, "0", "/events/x");
+    edge.said(0);
+    edge.request(5, "1", "/events/x");
+    edge.request(6, "2", "/events/x");
+    edge.request(7, "3", "/events/x");
+    edge.request(8, "4", "/events/x");
+    assert_eq!(edge.said(8), ["4 refused"]);
+    assert_eq!(edge.dispatch.next_deadline(), Some(5 + WAIT_MS));
+    edge.dispatch.handle_timeout(6 + WAIT_MS);
+    assert_eq!(edge.said(6 + WAIT_MS), ["1 refused", "2 refused"]);
+    assert_eq!(edge.done("1"), None);
+}
+
+#[test]
+fn what_nobody_serves_is_pushed_until_it_is_taken() {
+    let mut edge = Edge::new();
+    edge.request(0, "1", "/plain/x");
+    edge.request(3, "2", "/other");
+    let (_, pushed) = edge.outputs(3);
+    assert_eq!(pushed.iter().map(|(group, _)| *group).collect::<Vec<_>>(), [1, 0]);
+    // The later one is refused first, so it stands before the earlier one.
+    for (group, pending) in pushed.into_iter().rev() {
+        edge.dispatch.handle_push_refused(4, group, pending);
+    }
+    assert_eq!(edge.outputs(4).1.len(), 0);
+    assert_eq!(edge.dispatch.next_deadline(), Some(4 + PUSH_RETRY_MS));
+    edge.dispatch.handle_timeout(4 + PUSH_RETRY_MS);
+    let (_, pushed) = edge.outputs(4 + PUSH_RETRY_MS);
+    assert_eq!(pushed.len(), 2);
+    for (group, pending) in pushed {
+        edge.dispatch.handle_push_refused(WAIT_MS - 1, group, pending);
+    }
+    assert_eq!(edge.dispatch.next_deadline(), Some(WAIT_MS), "by deadline, not by place");
+    edge.dispatch.handle_timeout(WAIT_MS);
+    assert_eq!(edge.said(WAIT_MS), ["1 refused"]);
+}
+
+#[test]
+fn a_withdrawn_request_stays_so_while_it_is_pushed() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.said(0);
+    edge.left(0, "a");
+    let (_, mut pushed) = edge.outputs(0);
+    assert_eq!(edge.answer("a", "1"), Verdict::Withdrawn);
+    assert_eq!(edge.answer("plain", "1"), Verdict::Pass);
+    let (group, pending) = pushed.pop().unwrap();
+    edge.dispatch.handle_push_refused(0, group, pending);
+    edge.hello("b", 0);
+    assert_eq!(edge.said(0), ["1 to b"]);
+    edge.answer("b", "1");
+    assert_eq!(edge.answer("a", "1"), Verdict::Withdrawn);
+    edge.done("1");
+    assert!(edge.dispatch.requests.is_empty());
+}
+
+#[test]
+fn a_request_that_kills_its_handlers_does_not_kill_them_all() {
+    let mut edge = Edge::new();
+    edge.request(0, "1", "/events/x");
+    for _ in 0..HANDLERS_PER_REQUEST_MAX {
+        edge.hello("a", 0);
+        assert_eq!(edge.said(0), ["1 to a"]);
+        edge.left(0, "a");
+    }
+    assert_eq!(edge.said(0), ["1 refused"]);
+}

@@ -1,0 +1,53 @@
+//! What is always true of a [`Worker`], for tests and the simulation: called after each step.
+
+use super::Worker;
+use super::connection::{Connection, State};
+use crate::slab::Key;
+
+impl Worker {
+    /// Checks that the tables agree with each other, that buffers are within their limits, and that
+    /// no connection was forgotten by its timer.
+    ///
+    /// Looks at everything, so it is slow.
+    ///
+    /// # Panics
+    ///
+    /// They do not.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) {
+        self.members.check_invariants();
+        self.unknown.check_invariants();
+        let mut holds = 0;
+        for key in self.connections.keys() {
+            let connection = &self.connections[key.index];
+            holds += usize::from(matches!(connection.state, State::Held(_)));
+            self.check_connection(key, connection);
+        }
+        assert_eq!(holds, self.members.holds(), "a hold has a connection");
+        assert_eq!(self.wheel.len(), self.connections.len(), "a timer for each connection");
+    }
+
+    fn check_connection(&self, key: Key, connection: &Connection) {
+        let timer = connection.timer.expect("a connection has a timer");
+        assert!(self.wheel.is_armed(timer), "the timer of {key:?} runs");
+        assert!(connection.output.len() <= self.output_bytes_max(), "unsent bytes are bounded");
+        let input_bytes_max =
+            self.config.head.head_bytes_max.max(self.config.buffer_bytes as usize);
+        assert!(connection.input.len() <= input_bytes_max, "bytes read ahead are bounded");
+        match &connection.state {
+            State::Reading(reading) => {
+                let is_waiting = !connection.output.is_empty();
+                assert!(reading.is_idle() || !is_waiting, "answers go out in order");
+                assert!(!connection.eof || is_waiting, "nobody waits for who has left");
+            }
+            State::Exchange(exchange) => {
+                exchange.session.check_invariants(self.config.buffer_bytes);
+                let is_timed = exchange.eof_until_ms.is_some();
+                assert!(is_timed || !connection.eof, "a half-closed client has a time");
+            }
+            State::Held(_) | State::Closing(_) => {
+                assert!(connection.input.is_empty(), "what comes now is dropped");
+            }
+        }
+    }
+}

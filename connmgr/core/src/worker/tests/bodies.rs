@@ -1,0 +1,170 @@
+//! Bodies of requests: they reach the handler whole, however they are cut and however few credits
+//! there are.
+
+use super::{Edge, Session};
+
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// What the handler has got of the body since the last time, and whether that is all. Checks that
+/// no piece is larger than what it had credits for.
+fn body(edge: &mut Edge, credits: &mut u32) -> (Vec<u8>, bool) {
+    let (mut body, mut is_whole) = (Vec::new(), false);
+    for told in edge.told() {
+        if told.to == "h1" && told.kind.is_empty() {
+            assert!(!is_whole, "nothing comes behind the end");
+            *credits -= u32::try_from(told.body.len()).unwrap();
+            is_whole = !told.more;
+            body.extend(told.body);
+        }
+    }
+    (body, is_whole)
+}
+
+/// Grants so many credits again and again until the body is whole.
+fn receive(edge: &mut Edge, session: &mut Session, step: u32) -> Vec<u8> {
+    let (mut whole, mut credits) = (Vec::new(), 0);
+    for _ in 0..1_000 {
+        let (piece, is_whole) = body(edge, &mut credits);
+        whole.extend(piece);
+        if is_whole {
+            return whole;
+        }
+        if credits == 0 {
+            credits += step;
+            session.credit(edge, step.into());
+        }
+    }
+    panic!("the body stalls behind {}", whole.escape_ascii());
+}
+
+/// Pushpin's connmgr loses track of a chunked body that is cut right behind the line with its size.
+#[test]
+fn a_body_may_be_cut_anywhere() {
+    let chunked = format!("{CHUNKED}5\r\nhello\r\n7;x=y\r\n, world\r\n0\r\nT: x\r\n\r\n");
+    let length = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nhello, world".to_owned();
+    for input in [&chunked, &length] {
+        for cut in 0..=input.len() {
+            for step in [1, 3, 100] {
+                let mut edge = Edge::new();
+                let client = edge.connect_with(&input[..cut]);
+                let mut told = edge.told();
+                edge.send(client, &input[cut..]);
+                told.extend(edge.told());
+                let mut session = Session { from: "h1".into(), id: told[0].id.clone(), seq: 0 };
+                assert_eq!(receive(&mut edge, &mut session, step), b"hello, world");
+                session.answer(&mut edge, &[], "x", false);
+                assert!(!edge.is_shut(client), "the connection goes on");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_body_may_come_byte_by_byte() {
+    let mut edge = Edge::new();
+    edge.read_bytes_max = 1;
+    let client = edge.connect_with(CHUNKED);
+    let mut session = edge.request();
+    session.credit(&mut edge, 3);
+    edge.send(client, "a\r\n0123456789\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut got = edge.told().iter().flat_map(|told| told.body.clone()).collect::<Vec<u8>>();
+    assert_eq!(got, b"012");
+    got.extend(receive(&mut edge, &mut session, 2));
+    assert_eq!(got, b"0123456789");
+    session.answer(&mut edge, &[], "", false);
+    assert_eq!(edge.told_kinds(), ["done ", "request "]);
+}
+
+/// Far more than the edge reads ahead: it must stop reading, and go on.
+#[test]
+fn a_large_body_is_pushed_back() {
+    for step in [7, 100, 1_000] {
+        let mut edge = Edge::new();
+        let sent: Vec<u8> = (0..50_000).map(|n: u32| n.to_le_bytes()[0]).collect();
+        let client =
+            edge.connect_with("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n");
+        edge.send(client, &sent);
+        assert!(edge.client(client).unread.len() >= 49_800, "no credits, nothing is read");
+        let mut session = edge.request();
+        let (mut got, mut credits) = (Vec::new(), 0);
+        loop {
+            let (piece, is_whole) = body(&mut edge, &mut credits);
+            got.extend(piece);
+            if is_whole {
+                break;
+            }
+            if credits == 0 {
+                credits += step;
+                session.credit(&mut edge, step.into());
+            } else {
+                assert!(!edge.client(client).unread.is_empty() || got.len() == sent.len());
+            }
+        }
+        assert_eq!(got, sent);
+        edge.end();
+    }
+}
+
+#[test]
+fn nothing_is_sent_before_a_handler_is_known() {
+    let mut edge = Edge::new();
+    let client = edge.connect_with(format!("{CHUNKED}1\r\na\r\n0\r\n\r\n"));
+    let mut session = edge.request();
+    session.say(&mut edge, zhttp::Kind::KeepAlive);
+    assert_eq!(edge.told(), []);
+    session.credit(&mut edge, 1);
+    let told = edge.told();
+    assert_eq!(told.len(), 1, "one byte and the end of the framing behind it: {told:?}");
+    session.credit(&mut edge, 1);
+    assert_eq!(edge.client(client).unread.len(), 0);
+}
+
+#[test]
+fn pieces_are_numbered() {
+    let mut edge = Edge::new();
+    let client = edge.connect_with("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
+    let mut session = edge.request();
+    session.credit(&mut edge, 100);
+    edge.send(client, "cd");
+    let told = edge.told();
+    let seqs: Vec<_> = told.iter().map(|told| (told.seq.unwrap(), told.more)).collect();
+    assert_eq!(seqs, [(1, true), (2, false)]);
+}
+
+#[test]
+fn an_early_answer_ends_the_connection() {
+    let mut edge = Edge::new();
+    let client = edge.connect_with("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\nab");
+    edge.request().answer_code(&mut edge, (413, &[]), "too large", false);
+    let got = edge.got(client);
+    assert!(got.starts_with("HTTP/1.1 413") && got.contains("Connection: close"), "{got}");
+    assert!(edge.is_shut(client));
+    edge.send(client, "c".repeat(5_000));
+    assert!(edge.client(client).unread.is_empty(), "what still comes is read and dropped");
+    edge.advance(1_990);
+    assert!(!edge.is_closed(client));
+    edge.advance(20);
+    assert!(edge.is_closed(client));
+    assert_eq!(edge.told_kinds(), ["done "]);
+}
+
+#[test]
+fn a_broken_body_is_told() {
+    let mut edge = Edge::new();
+    let client = edge.connect_with(format!("{CHUNKED}xyz\r\n"));
+    let mut session = edge.request();
+    session.credit(&mut edge, 100);
+    assert!(edge.got(client).starts_with("HTTP/1.1 400 Bad Request\r\n"));
+    assert_eq!(edge.told_kinds(), ["h1 cancel", "done "]);
+    assert!(edge.is_shut(client));
+
+    // Behind the head of an answer only the end of the connection can tell it.
+    let client = edge.connect_with(CHUNKED);
+    let mut session = edge.request();
+    session.answer(&mut edge, &[], "x", true);
+    session.credit(&mut edge, 100);
+    edge.told();
+    edge.send(client, "xyz\r\n");
+    assert!(edge.is_closed(client));
+    assert_eq!(edge.told_kinds(), ["h1 cancel", "done "]);
+}

@@ -1,0 +1,221 @@
+//! What goes to clients, and how connections end.
+//!
+//! Bytes go straight to the socket as far as it takes them; the rest waits in the connection's ring.
+//! A connection that is to end first lets the client have what was written ([`Worker::finish`]), or
+//! ends at once ([`Worker::close`], the only way out of the table).
+
+use std::io::IoSlice;
+
+use super::connection::{Closing, Reading, RequestParts, State};
+use super::{CloseReason, Output, Transport, Worker};
+use crate::http1::{ErrorResponse, RequestContext, write_error};
+use crate::slab::Key;
+
+/// Bytes that may wait for one client beyond its backlog: one delivery, or one packet of a handler
+/// within its credits. What does not fit ends the connection.
+const OUTPUT_SLACK_BYTES: usize = 4 * 1024 * 1024;
+
+/// Slices of one write: framing, content, framing.
+pub(super) const SLICES_MAX: usize = 3;
+
+impl Worker {
+    /// Bytes that may wait for one client.
+    pub(super) fn output_bytes_max(&self) -> usize {
+        let buffer_bytes = self.config.buffer_bytes as usize;
+        self.config.client_backlog_bytes_max.max(buffer_bytes) + OUTPUT_SLACK_BYTES
+    }
+
+    /// Writes bytes to a client: to the socket as far as it takes them, the rest to its buffer.
+    /// Says whether the connection is still there.
+    pub(super) fn send(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        slices: &[&[u8]],
+    ) -> bool {
+        debug_assert!(slices.len() <= SLICES_MAX, "one write");
+        let bytes_max = self.output_bytes_max();
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let mut taken = 0;
+        if connection.output.is_empty() && slices.iter().any(|slice| !slice.is_empty()) {
+            let vectored: [IoSlice<'_>; SLICES_MAX] = std::array::from_fn(|index| {
+                IoSlice::new(slices.get(index).copied().unwrap_or_default())
+            });
+            match transport.write(key, &vectored[..slices.len()]) {
+                Some(bytes) => taken = bytes,
+                None => {
+                    self.close(key, CloseReason::Failed);
+                    return false;
+                }
+            }
+            if taken > 0 {
+                connection.handle_progress(now_ms, &self.config.timeouts);
+            }
+        }
+        let was_empty = connection.output.is_empty();
+        for slice in slices {
+            let skip = taken.min(slice.len());
+            taken -= skip;
+            if connection.output.extend(&mut self.pool, &slice[skip..], bytes_max).is_err() {
+                self.close(key, CloseReason::Handler);
+                return false;
+            }
+        }
+        if was_empty && !connection.output.is_empty() {
+            // From now on it matters how long the client takes nothing.
+            self.rearm(key);
+        }
+        true
+    }
+
+    /// Writes what waits for a client, and does what was waiting for that.
+    pub(super) fn flush(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let before = connection.output.len();
+        while !connection.output.is_empty() {
+            let (first, second) = connection.output.slices();
+            match transport.write(key, &[IoSlice::new(first), IoSlice::new(second)]) {
+                None => return self.close(key, CloseReason::Failed),
+                Some(0) => break,
+                Some(bytes) => connection.output.consume(&mut self.pool, bytes),
+            }
+        }
+        let unsent = connection.output.len();
+        if unsent == before {
+            return;
+        }
+        connection.handle_progress(now_ms, &self.config.timeouts);
+        match &connection.state {
+            State::Exchange(_) => self.repay(now_ms, key),
+            State::Reading(_) if unsent == 0 => {
+                self.process_input(now_ms, transport, key);
+                self.end_if_over(now_ms, key);
+            }
+            State::Held(held) if unsent == 0 => self.members.handle_drained(held.hold),
+            State::Closing(_) if unsent == 0 => self.shutdown(now_ms, key),
+            State::Reading(_) | State::Held(_) | State::Closing(_) => {}
+        }
+        if unsent == 0 {
+            self.rearm(key);
+        }
+    }
+
+    /// Answers with an error of the edge's own and ends the connection behind it.
+    pub(super) fn answer_error(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        request: RequestParts,
+        error: &ErrorResponse<'_>,
+    ) {
+        self.stats.errors += 1;
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let context = RequestContext {
+            version: request.version,
+            is_head: request.is_head,
+            keep_alive: false,
+            date: &self.date,
+        };
+        write_error(&mut out, &context, error);
+        if self.send(now_ms, transport, key, &[&out]) {
+            self.finish(now_ms, key);
+        }
+        self.scratch = out;
+    }
+
+    /// Begins to wait for a request, in whatever state the connection was. Says which that was; the
+    /// caller takes leave of it.
+    pub(super) fn begin_reading(&mut self, now_ms: u64, key: Key) -> State {
+        let connection = &mut self.connections[key.index];
+        std::mem::replace(&mut connection.state, State::Reading(Reading::new(now_ms)))
+    }
+
+    /// Ends a connection that waits for a request and is to have none.
+    pub(super) fn end_if_over(&mut self, now_ms: u64, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let State::Reading(reading) = &connection.state else { return };
+        // What a client sent before it closed its side may still be waiting for its turn.
+        let has_all = connection.input.is_empty() || connection.output.is_empty();
+        if self.draining && reading.is_idle() || connection.eof && has_all {
+            self.finish(now_ms, key);
+        }
+    }
+
+    /// Lets the client have what was written, then ends the connection: what it still sends is read
+    /// and dropped for a while, so that a reset does not destroy the answer (RFC 9112 §9.6).
+    pub(super) fn finish(&mut self, now_ms: u64, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.input.clear(&mut self.pool);
+        let is_sent = connection.output.is_empty();
+        // Until it is all sent a slow client has as much time as any.
+        let linger_until_ms = now_ms.saturating_add(self.config.timeouts.stream_ms);
+        let closing = State::Closing(Closing { linger_until_ms, is_shut: false });
+        let before = std::mem::replace(&mut connection.state, closing);
+        self.leave(before, key);
+        self.outputs.push_back(Output::Read(key));
+        if is_sent {
+            self.shutdown(now_ms, key);
+        }
+        self.rearm(key);
+    }
+
+    /// Everything is sent: tells the client, and waits a little for it to close.
+    pub(super) fn shutdown(&mut self, now_ms: u64, key: Key) {
+        let connection = &mut self.connections[key.index];
+        if connection.eof {
+            return self.close(key, CloseReason::Finished);
+        }
+        if let State::Closing(closing) = &mut connection.state
+            && !std::mem::replace(&mut closing.is_shut, true)
+        {
+            closing.linger_until_ms = now_ms.saturating_add(self.config.timeouts.linger_ms);
+            self.outputs.push_back(Output::Shutdown(key));
+        }
+    }
+
+    /// Ends a connection at once. The only way out of the table.
+    pub(super) fn close(&mut self, key: Key, reason: CloseReason) {
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        self.stats.closed[reason as usize] += 1;
+        if let Some(timer) = connection.timer {
+            self.wheel.cancel(timer);
+        }
+        connection.input.clear(&mut self.pool);
+        connection.output.clear(&mut self.pool);
+        self.leave(connection.state, key);
+        self.outputs.push_back(Output::Close(key));
+    }
+
+    /// Takes leave of the handler or the channels that a connection was with.
+    pub(super) fn leave(&mut self, state: State, key: Key) {
+        match state {
+            State::Reading(_) | State::Closing(_) => {}
+            State::Exchange(exchange) => self.end_session(*exchange),
+            State::Held(held) => self.end_hold(&held, key),
+        }
+    }
+
+    /// The edge is about to stop: answers end their connections, held ones are ended in order.
+    pub fn drain(&mut self, now_ms: u64, transport: &mut impl Transport) {
+        self.draining = true;
+        let keys: Vec<Key> = self.connections.keys().collect();
+        for key in keys {
+            match &self.connections[key.index].state {
+                State::Held(_) => self.drain_hold(now_ms, transport, key),
+                State::Reading(_) => self.end_if_over(now_ms, key),
+                State::Exchange(_) | State::Closing(_) => {}
+            }
+        }
+    }
+
+    /// The edge stops: whatever is left ends now.
+    pub fn stop(&mut self) {
+        let keys: Vec<Key> = self.connections.keys().collect();
+        for key in keys {
+            self.close(key, CloseReason::Drained);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The feeder against stores and edges that record what they get.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use super::super::packets::tests::shown;
+use super::*;
+use crate::store::{EventKind, NewEvent};
+use crate::testing::{TestStore, eventually};
+
+/// An edge that records its packets, and takes none while it is full.
+#[derive(Clone, Debug)]
+struct Recorder {
+    id: EdgeId,
+    packets: Arc<Mutex<Vec<String>>>,
+    full: Arc<Mutex<bool>>,
+}
+
+impl Recorder {
+    fn new(id: EdgeId) -> Self {
+        Recorder { id, packets: Arc::default(), full: Arc::default() }
+    }
+
+    /// What came since the last look.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.packets.lock().unwrap())
+    }
+
+    /// Waits until a packet has come; says what came.
+    async fn until(&self, packet: &str) -> Vec<String> {
+        let has = || self.packets.lock().unwrap().iter().any(|own| own == packet);
+        eventually(packet, || async { has() }).await;
+        self.take()
+    }
+
+    fn set_full(&self, full: bool) {
+        *self.full.lock().unwrap() = full;
+    }
+}
+
+impl EdgeSink for Recorder {
+    fn id(&self) -> EdgeId {
+        self.id
+    }
+
+    fn try_send(&self, packet: Bytes) -> Result<(), Refused> {
+        if *self.full.lock().unwrap() {
+            return Err(Refused::Full(packet));
+        }
+        self.packets.lock().unwrap().push(shown(&packet));
+        Ok(())
+    }
+
+    async fn send(&self, packet: Bytes) -> Result<(), Down> {
+        let mut packet = packet;
+        loop {
+            match self.try_send(packet) {
+                Ok(()) => return Ok(()),
+                Err(refused) => packet = refused.into_packet(),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+struct Bench {
+    store: TestStore,
+    feeder: FeederHandle<Recorder>,
+    stats: Arc<FeederStats>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let store = TestStore::open().await;
+        let (feeder, stats) = start(store.clone());
+        Bench { store, feeder, stats }
+    }
+
+    async fn feed(&self, edge: &Recorder, channels: &[(&str, Option<Cursor>)]) {
+        let channels = channels.iter().map(|(name, head)| ((*name).to_owned(), *head)).collect();
+        self.feeder.send(Input::Feed(edge.clone(), channels)).await;
+    }
+
+    async fn range(&self, edge: &Recorder, after: Cursor, bytes: u64) {
+        let wanted = RangeWanted { channel: "o:a".to_owned(), after, bytes };
+        self.feeder.send(Input::Range(edge.clone(), wanted)).await;
+    }
+}
+
+fn start<S: Store>(store: S) -> (FeederHandle<Recorder>, Arc<FeederStats>) {
+    let stats = Arc::new(FeederStats::default());
+    let heads = HeadsReader::new(store.clone());
+    let from = Bytes::from_static(b"fan");
+    (Feeder::start(store, heads, from, Arc::clone(&stats)), stats)
+}
+
+fn room(name: &str) -> ChannelName {
+    ChannelName::new("o", name).unwrap()
+}
+
+#[tokio::test]
+async fn a_feed_is_answered_with_heads_and_then_with_events() {
+    let bench = Bench::new().await;
+    let head = bench.store.put(&room("a"), "1", false).await;
+    let edge = Recorder::new(0);
+    bench.feed(&edge, &[("o:a", None), ("o:b", None)]).await;
+    let packets = edge.until(&format!("heads o:a={head} o:b=0-0")).await;
+    assert_eq!(packets.len(), 1, "{packets:?}");
+
+    let next = bench.store.put(&room("a"), "2", false).await;
+    edge.until(&format!("events o:a {}-{}: 2", next.epoch, next.offset - 1)).await;
+    let end = bench.store.put(&room("b"), "x", true).await;
+    edge.until(&format!("events o:b {}-0 prev 0-0: x.", end.epoch)).await;
+    let again = bench.store.put(&room("b"), "y", false).await;
+    edge.until(&format!("events o:b {}-0 prev {end}: y", again.epoch)).await;
+}
+
+#[tokio::test]
+async fn an_edge_that_names_its_head_gets_what_it_misses() {
+    let bench = Bench::new().await;
+    let first = bench.store.put(&room("a"), "1", false).await;
+    let head = bench.store.put(&room("a"), "2", false).await;
+    let edge = Recorder::new(0);
+    bench.feed(&edge, &[("o:a", Some(first))]).await;
+    let packets = edge.until(&format!("heads o:a={head}")).await;
+    // Heartbeats may tell the head before.
+    let events = format!("events o:a {}-1: 2", head.epoch);
+    assert!(packets.contains(&events), "{packets:?}");
+    assert_ne!(packets.last(), Some(&events));
+}
+
+#[tokio::test]
+async fn two_edges_are_fed_by_one_following() {
+    let bench = Bench::new().await;
+    let (one, two) = (Recorder::new(0), Recorder::new(1));
+    bench.feed(&one, &[("o:a", None)]).await;
+    bench.feed(&two, &[("o:a", None), ("o:b", None)]).await;
+    one.until("heads o:a=0-0").await;
+    two.until("heads o:a=0-0 o:b=0-0").await;
+    let id = bench.store.put(&room("a"), "1", false).await;
+    let events = format!("events o:a {}-0 prev 0-0: 1", id.epoch);
+    one.until(&events).await;
+    two.until(&events).await;
+    // One leaves, the other stays.
+    bench.feeder.send(Input::Unfeed(0, vec!["o:a".to_owned()])).await;
+    bench.feeder.send(Input::EdgeDown(0)).await;
+    one.take();
+    bench.store.put(&room("a"), "2", false).await;
+    two.until(&format!("events o:a {}-1: 2", id.epoch)).await;
+    assert_eq!(one.take(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_full_edge_delays_nobody_and_hears_of_it_by_the_heads() {
+    let bench = Bench::new().await;
+    let (one, two) = (Recorder::new(0), Recorder::new(1));
+    for edge in [&one, &two] {
+        bench.feed(edge, &[("o:a", None)]).await;
+        edge.until("heads o:a=0-0").await;
+    }
+    one.set_full(true);
+    let id = bench.store.put(&room("a"), "1", false).await;
+    two.until(&format!("events o:a {}-0 prev 0-0: 1", id.epoch)).await;
+    eventually("the loss is counted", || async {
+        bench.stats.dropped_total.load(Ordering::Relaxed) > 0
+    })
+    .await;
+    one.set_full(false);
+    one.until(&format!("heads o:a={id}")).await;
+}
+
+#[tokio::test]
+async fn ranges_are_answered() {
+    let bench = Bench::new().await;
+    let first = bench.store.put(&room("a"), "1", false).await;
+    bench.store.put(&room("a"), "2", true).await;
+    let last = bench.store.put(&room("a"), "3", false).await;
+    let edge = Recorder::new(0);
+    bench.range(&edge, first, 0).await;
+    let second = format!("events o:a {}-0 prev {}: 3", last.epoch, first.plus(1));
+    let packets = edge.until(&second).await;
+    assert_eq!(packets, [format!("events o:a {}-1: 2.", first.epoch), second]);
+    // One event at least, whatever the limit.
+    bench.range(&edge, Cursor::START, 1).await;
+    let packets = edge.until(&format!("events o:a {}-0 prev 0-0: 1", first.epoch)).await;
+    assert_eq!(packets.len(), 1);
+    bench.range(&edge, last, 0).await;
+    edge.until(&format!("heads o:a={last}")).await;
+    bench.range(&edge, Cursor::new(1, 7), 0).await;
+    let packets =
+        edge.until(&format!("events o:a {}-0 prev {}: 3", last.epoch, first.plus(1))).await;
+    assert_eq!(packets[0], format!("gap o:a 1-7 {first} recreated"));
+}
+
+#[tokio::test]
+async fn a_range_waits_a_moment_for_the_store() {
+    let bench = Bench::new().await;
+    let id = bench.store.put(&room("a"), "1", false).await;
+    let edge = Recorder::new(0);
+    bench.store.set_away(true);
+    bench.range(&edge, Cursor::START, 0).await;
+    tokio::task::yield_now().await;
+    bench.store.set_away(false);
+    edge.until(&format!("events o:a {}-0 prev 0-0: 1", id.epoch)).await;
+}
+
+#[tokio::test]
+async fn those_who_are_live_in_a_deleted_log_are_told() {
+    let bench = Bench::new().await;
+    let id = bench.store.put(&room("a"), "1", false).await;
+    let edge = Recorder::new(0);
+    bench.feed(&edge, &[("o:a", None)]).await;
+    edge.until(&format!("heads o:a={id}")).await;
+    assert!(bench.store.delete(&room("a"), Some(id)).await.unwrap());
+    edge.until(&format!("events o:a {}-{}: !expired.", id.epoch, id.offset)).await;
+    // Those who are behind as well, when they ask.
+    bench.range(&edge, Cursor::new(id.epoch, 0), 0).await;
+    let packets = edge.until(&format!("gap o:a {}-0 {}-3 trimmed", id.epoch, id.epoch)).await;
+    assert_eq!(packets.len(), 1, "{packets:?}");
+    edge.until(&format!("events o:a {}-2: !expired.", id.epoch)).await;
+}
+
+#[tokio::test]
+async fn a_deletion_behind_an_end_is_quiet() {
+    let bench = Bench::new().await;
+    let id = bench.store.put(&room("a"), "1", true).await;
+    let edge = Recorder::new(0);
+    bench.feed(&edge, &[("o:a", None), ("o:b", None)]).await;
+    edge.until(&format!("heads o:a={id} o:b=0-0")).await;
+    assert!(bench.store.delete(&room("a"), Some(id)).await.unwrap());
+    let new = bench.store.put(&room("a"), "2", false).await;
+    let packets = edge.until(&format!("events o:a {}-0 prev 0-0: 2", new.epoch)).await;
+    assert!(!packets.iter().any(|packet| packet.contains("!expired")), "{packets:?}");
+}
+
+#[tokio::test]
+async fn a_feed_while_the_store_is_away_is_answered_when_asked_again() {
+    let bench = Bench::new().await;
+    let edge = Recorder::new(0);
+    bench.store.set_away(true);
+    bench.feed(&edge, &[("o:a", None)]).await;
+    bench.store.set_away(false);
+    bench.feed(&edge, &[("o:a", None)]).await;
+    edge.until("heads o:a=0-0").await;
+}
+
+#[tokio::test]
+async fn names_that_are_none_of_ours_are_passed_over() {
+    let bench = Bench::new().await;
+    let edge = Recorder::new(0);
+    bench.feed(&edge, &[("no-colon", None), ("o:a", None), ("a.b:c", None)]).await;
+    edge.until("heads o:a=0-0").await;
+}
+
+/// The same over Redis, whose announcements can be interrupted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_interruption_edges_are_told_what_moved() {
+    let mut server = crate::store::contract::RedisServer::prepare(true);
+    server.resume().await;
+    let store = server.open().await;
+    let append = |data: &'static str| {
+        let store = store.clone();
+        async move {
+            let data = Bytes::from_static(data.as_bytes());
+            let event = NewEvent { message_id: None, end: false, kind: EventKind::Stream, data };
+            store.append(&room("a"), event, &Default::default()).await.map(|done| done.id)
+        }
+    };
+    let (feeder, stats) = start(store.clone());
+    let edge = Recorder::new(0);
+    let channels = vec![("o:a".to_owned(), None)];
+    feeder.send(Input::Feed(edge.clone(), channels)).await;
+    edge.until("heads o:a=0-0").await;
+    let first = append("1").await.unwrap();
+    edge.until(&format!("events o:a {}-0 prev 0-0: 1", first.epoch)).await;
+
+    server.kill();
+    eventually("the interruption is seen", || async {
+        stats.interrupted_total.load(Ordering::Relaxed) > 0
+    })
+    .await;
+    server.resume().await;
+    eventually("the store is back", || async { append("2").await.is_ok() }).await;
+    // Whether it was announced or not, the edge hears of it.
+    let second = format!("heads o:a={}", first.plus(1));
+    edge.until(&second).await;
+}

@@ -1,0 +1,98 @@
+//! The fanout role: answers subscribers, and feeds edges (`channels.md`, "Subscribe";
+//! `zhttp-spec/hold.md`).
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `params`, `subscribe` | a subscriber's request becomes a hold, and the connection the edge's |
+//! | `history` | the same log as JSON, with long polls |
+//! | `heads` | reads heads, for all who ask at once |
+//! | `feeder`, `table` | what is appended goes to the edges whose clients read it |
+//! | `following`, `ranges` | what the feeder must not wait for |
+//! | `packets` | what it sends |
+//!
+//! Nothing in here belongs to a connection: any fanout process answers any subscriber and feeds any
+//! channel, and one that is killed is missed by nobody for longer than an edge takes to ask another.
+
+mod feeder;
+mod following;
+mod heads;
+mod history;
+mod packets;
+mod params;
+mod ranges;
+mod subscribe;
+mod table;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use self::feeder::FeederStats;
+pub(crate) use self::feeder::{EdgeSink, Feeder, FeederHandle, Input};
+pub(crate) use self::history::PREFIX as CHANNELS_PREFIX;
+pub(crate) use self::subscribe::PREFIX as EVENTS_PREFIX;
+
+use self::heads::HeadsReader;
+use self::history::History;
+use self::subscribe::Subscribe;
+use crate::attach::Response;
+use crate::auth::Verifier;
+use crate::health::Draining;
+use crate::store::Store;
+use crate::web::RequestHead;
+
+/// The fanout role of one process.
+pub(crate) struct Fanout<S, E> {
+    subscribe: Subscribe,
+    history: History<S, E>,
+    feeder: FeederHandle<E>,
+    stats: Arc<FeederStats>,
+}
+
+/// What the role needs to know.
+pub(crate) struct FanoutConfig {
+    pub(crate) verifier: Verifier,
+    /// Whether connections are closed when their token has expired.
+    pub(crate) close_at_expiry: bool,
+    /// The instance id: the `from` of the feeder's packets.
+    pub(crate) from: Bytes,
+    pub(crate) draining: Draining,
+}
+
+impl<S: Store, E: EdgeSink> Fanout<S, E> {
+    /// Starts the feeder. Must be called within a tokio runtime.
+    pub(crate) fn start(store: S, config: FanoutConfig) -> Self {
+        let FanoutConfig { verifier, close_at_expiry, from, draining } = config;
+        let heads = HeadsReader::new(store.clone());
+        let stats = Arc::new(FeederStats::default());
+        let feeder = Feeder::start(store.clone(), heads.clone(), from, Arc::clone(&stats));
+        let subscribe = Subscribe { verifier: verifier.clone(), heads, close_at_expiry };
+        let history = History { store, verifier, feeder: feeder.clone(), draining };
+        Fanout { subscribe, history, feeder, stats }
+    }
+
+    /// Where edges' requests for events go.
+    pub(crate) fn feeder(&self) -> &FeederHandle<E> {
+        &self.feeder
+    }
+
+    /// What the feeder did so far.
+    pub(crate) fn stats(&self) -> &Arc<FeederStats> {
+        &self.stats
+    }
+
+    /// Answers a subscriber: see [`Subscribe::answer`].
+    pub(crate) async fn subscribe(
+        &self,
+        head: &RequestHead<'_>,
+        can_hold: bool,
+        now_ms: u64,
+    ) -> Response {
+        self.subscribe.answer(head, can_hold, now_ms).await
+    }
+
+    /// Answers a reader of history: see [`History::answer`].
+    pub(crate) async fn history(&self, head: &RequestHead<'_>, now_ms: u64) -> Response {
+        self.history.answer(head, now_ms).await
+    }
+}

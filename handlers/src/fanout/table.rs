@@ -1,0 +1,342 @@
+//! Which channels are fed to whom, and what is known of each: the feeder's state, without any I/O.
+//!
+//! A channel is in the table while an edge is fed with it or somebody waits for its next event, and
+//! a little longer. It is followed once, however many edges and waiting requests there are. For each
+//! the table knows where its log ends, as far as was heard: from announcements, and from heads that
+//! were read. An entry is some 150 bytes and the name.
+//!
+//! A head that is heard of can be older than one heard before, since reads and announcements come
+//! on different ways: then it is ignored. But that there is *no* log is news: a log does not shrink
+//! to nothing but by its deletion or expiry. Those who were live in it would wait in vain, so the
+//! table says so ([`HeadNews::Gone`]), once, unless the log had ended: then its readers know.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use zhttp::Cursor;
+
+use crate::attach::EdgeId;
+use crate::store::{ChannelName, Head, StoredEvent};
+
+/// How long a channel is followed that nobody wants any more, so that one that goes and comes back
+/// costs nothing.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+
+/// Each head is repeated after so many heartbeats at the latest, whether it moved or not: what a
+/// full queue swallowed is found within that many seconds.
+pub(super) const HEADS_REPEAT_BEATS: u8 = 10;
+
+/// What is known of one channel.
+#[derive(Debug)]
+struct Fed {
+    /// The last event of the log; `0-0` if there is none, or none was heard of.
+    head: Cursor,
+    /// That event is an END.
+    ended: bool,
+    /// The last event that was ever heard of, also of a log that is gone.
+    last: Cursor,
+    /// Who is fed.
+    edges: Vec<EdgeId>,
+    /// Who waits for an event after a cursor.
+    waits: Vec<(Cursor, oneshot::Sender<()>)>,
+    /// Something was appended since the last heartbeat.
+    moved: bool,
+    /// The heartbeat in which its head is repeated.
+    beat: u8,
+    /// Since when nobody wants it.
+    unwanted_since: Option<Instant>,
+}
+
+impl Fed {
+    fn is_wanted(&self) -> bool {
+        !self.edges.is_empty() || !self.waits.is_empty()
+    }
+
+    fn wake(&mut self) {
+        let head = self.head;
+        for index in (0..self.waits.len()).rev() {
+            if head > self.waits[index].0 {
+                // Who waited may have left.
+                let _ = self.waits.swap_remove(index).1.send(());
+            }
+        }
+    }
+}
+
+/// What a head that was read says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadNews {
+    /// Nothing.
+    None,
+    /// The log has gone on.
+    Moved,
+    /// The log is gone, and had not ended. This was its last event.
+    Gone(Cursor),
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    channels: HashMap<ChannelName, Fed>,
+    beat: u8,
+    next_beat: u8,
+}
+
+impl Table {
+    /// How many channels are followed.
+    pub(super) fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// All channels that are followed.
+    pub(super) fn names(&self) -> Vec<ChannelName> {
+        self.channels.keys().cloned().collect()
+    }
+
+    /// The last event that was ever heard of in a channel.
+    pub(super) fn last(&self, channel: &ChannelName) -> Cursor {
+        self.channels.get(channel).map_or(Cursor::START, |fed| fed.last)
+    }
+
+    /// Where a channel ends.
+    pub(super) fn head(&self, channel: &ChannelName) -> Cursor {
+        self.channels.get(channel).map_or(Cursor::START, |fed| fed.head)
+    }
+
+    /// Who is fed with a channel.
+    pub(super) fn edges(&self, channel: &ChannelName) -> &[EdgeId] {
+        self.channels.get(channel).map_or(&[], |fed| &fed.edges)
+    }
+
+    /// An edge wants to be fed.
+    pub(super) fn handle_feed(&mut self, channel: &ChannelName, edge: EdgeId) {
+        let fed = self.entry(channel);
+        fed.unwanted_since = None;
+        if !fed.edges.contains(&edge) {
+            fed.edges.push(edge);
+        }
+    }
+
+    /// Somebody waits for an event after a cursor. One that is known already ends the wait at once.
+    pub(super) fn handle_wait(
+        &mut self,
+        channel: &ChannelName,
+        after: Cursor,
+        done: oneshot::Sender<()>,
+    ) {
+        let fed = self.entry(channel);
+        fed.unwanted_since = None;
+        fed.waits.push((after, done));
+        fed.wake();
+    }
+
+    fn entry(&mut self, channel: &ChannelName) -> &mut Fed {
+        let next_beat = &mut self.next_beat;
+        self.channels.entry(channel.clone()).or_insert_with(|| {
+            *next_beat = (*next_beat + 1) % HEADS_REPEAT_BEATS;
+            Fed {
+                head: Cursor::START,
+                ended: false,
+                last: Cursor::START,
+                edges: Vec::new(),
+                waits: Vec::new(),
+                moved: false,
+                beat: *next_beat,
+                unwanted_since: None,
+            }
+        })
+    }
+
+    /// An edge is to be fed with a channel no more.
+    pub(super) fn handle_unfeed(&mut self, channel: &ChannelName, edge: EdgeId) {
+        if let Some(fed) = self.channels.get_mut(channel) {
+            fed.edges.retain(|other| *other != edge);
+        }
+    }
+
+    /// An edge is gone, or has begun anew.
+    pub(super) fn handle_edge_down(&mut self, edge: EdgeId) {
+        for fed in self.channels.values_mut() {
+            fed.edges.retain(|other| *other != edge);
+        }
+    }
+
+    /// An event was announced. Returns whether the channel is followed.
+    pub(super) fn handle_event(&mut self, channel: &ChannelName, event: &StoredEvent) -> bool {
+        let Some(fed) = self.channels.get_mut(channel) else { return false };
+        if event.id > fed.head {
+            fed.head = event.id;
+            fed.ended = event.end;
+            fed.last = fed.last.max(event.id);
+            fed.moved = true;
+            fed.wake();
+        }
+        true
+    }
+
+    /// A head was read.
+    pub(super) fn handle_head(&mut self, channel: &ChannelName, head: &Head) -> HeadNews {
+        let Some(fed) = self.channels.get_mut(channel) else { return HeadNews::None };
+        if head.id == Cursor::START {
+            if fed.head == Cursor::START {
+                return HeadNews::None;
+            }
+            let (last, had_ended) = (fed.head, fed.ended);
+            fed.head = Cursor::START;
+            fed.ended = false;
+            // An END that readers are told of stands behind the last event.
+            fed.last = if had_ended { last } else { last.plus(1) };
+            return if had_ended { HeadNews::None } else { HeadNews::Gone(last) };
+        }
+        if head.id <= fed.head {
+            return HeadNews::None;
+        }
+        fed.head = head.id;
+        fed.ended = head.ended;
+        fed.last = fed.last.max(head.id);
+        fed.moved = true;
+        fed.wake();
+        HeadNews::Moved
+    }
+
+    /// A heartbeat: the heads that each edge is to be told, of what moved since the last one, and
+    /// of the share whose turn it is.
+    pub(super) fn poll_beat(&mut self) -> BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> {
+        self.beat = (self.beat + 1) % HEADS_REPEAT_BEATS;
+        let mut heads: BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> = BTreeMap::new();
+        for (name, fed) in &mut self.channels {
+            fed.waits.retain(|(_, done)| !done.is_closed());
+            if !std::mem::take(&mut fed.moved) && fed.beat != self.beat {
+                continue;
+            }
+            for edge in &fed.edges {
+                heads.entry(*edge).or_default().push((name.clone(), fed.head));
+            }
+        }
+        heads
+    }
+
+    /// Channels that nobody has wanted for [`LINGER`], at most `max`: they are forgotten.
+    pub(super) fn poll_unwanted(&mut self, now: Instant, max: usize) -> Vec<ChannelName> {
+        let mut unwanted = Vec::new();
+        for (name, fed) in &mut self.channels {
+            if fed.is_wanted() {
+                fed.unwanted_since = None;
+                continue;
+            }
+            let since = *fed.unwanted_since.get_or_insert(now);
+            if now.duration_since(since) >= LINGER && unwanted.len() < max {
+                unwanted.push(name.clone());
+            }
+        }
+        for name in &unwanted {
+            self.channels.remove(name);
+        }
+        unwanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::packets::event;
+    use super::*;
+
+    fn room(name: &str) -> ChannelName {
+        ChannelName::new("o", name).unwrap()
+    }
+
+    fn at(offset: u64) -> Cursor {
+        Cursor::new(5, offset)
+    }
+
+    fn head(offset: u64) -> Head {
+        Head { id: at(offset), ended: false, oldest_prev: Cursor::START }
+    }
+
+    #[test]
+    fn heads_only_grow_until_the_log_is_gone() {
+        let mut table = Table::default();
+        let channel = room("a");
+        assert_eq!(table.handle_head(&channel, &head(3)), HeadNews::None, "not followed");
+        table.handle_feed(&channel, 0);
+        assert_eq!(table.handle_head(&channel, &head(3)), HeadNews::Moved);
+        assert!(table.handle_event(&channel, &event(at(4), at(3), "")));
+        assert_eq!(table.handle_head(&channel, &head(3)), HeadNews::None);
+        assert_eq!(table.head(&channel), at(4));
+        assert_eq!(table.handle_head(&channel, &Head::default()), HeadNews::Gone(at(4)));
+        assert_eq!(table.handle_head(&channel, &Head::default()), HeadNews::None);
+        assert_eq!((table.head(&channel), table.last(&channel)), (Cursor::START, at(5)));
+        let new = event(Cursor::new(6, 1), Cursor::START, "");
+        table.handle_event(&channel, &new);
+        assert_eq!(table.head(&channel), new.id);
+    }
+
+    #[test]
+    fn a_log_that_had_ended_goes_quietly() {
+        let mut table = Table::default();
+        let channel = room("a");
+        table.handle_feed(&channel, 0);
+        table.handle_event(&channel, &StoredEvent { end: true, ..event(at(1), at(0), "") });
+        assert_eq!(table.handle_head(&channel, &Head::default()), HeadNews::None);
+        assert_eq!((table.head(&channel), table.last(&channel)), (Cursor::START, at(1)));
+    }
+
+    #[test]
+    fn a_beat_tells_what_moved_and_all_in_ten() {
+        let mut table = Table::default();
+        let channels: Vec<_> = (0..25).map(|number| room(&number.to_string())).collect();
+        for channel in &channels {
+            table.handle_feed(channel, 0);
+        }
+        table.handle_feed(&channels[3], 1);
+        let mut told = HashMap::<ChannelName, usize>::new();
+        for _ in 0..HEADS_REPEAT_BEATS {
+            for (name, _) in table.poll_beat().remove(&0).unwrap_or_default() {
+                *told.entry(name).or_default() += 1;
+            }
+        }
+        assert!(channels.iter().all(|channel| told.get(channel) == Some(&1)), "{told:?}");
+        table.handle_event(&channels[3], &event(at(1), Cursor::START, ""));
+        let beat = table.poll_beat();
+        assert!(beat[&0].contains(&(channels[3].clone(), at(1))));
+        assert_eq!(beat[&1], [(channels[3].clone(), at(1))]);
+    }
+
+    #[test]
+    fn what_nobody_wants_is_forgotten_after_a_while() {
+        let mut table = Table::default();
+        let start = Instant::now();
+        table.handle_feed(&room("a"), 0);
+        table.handle_feed(&room("b"), 0);
+        table.handle_feed(&room("b"), 1);
+        table.handle_edge_down(0);
+        assert_eq!(table.poll_unwanted(start, 10), []);
+        assert_eq!(table.poll_unwanted(start + LINGER / 2, 10), []);
+        table.handle_feed(&room("a"), 1);
+        table.handle_unfeed(&room("a"), 1);
+        assert_eq!(table.poll_unwanted(start + LINGER, 10), []);
+        assert_eq!(table.poll_unwanted(start + LINGER * 2, 10), [room("a")]);
+        assert_eq!((table.len(), table.edges(&room("b"))), (1, &[1][..]));
+    }
+
+    #[tokio::test]
+    async fn waits_end_with_an_event_behind_their_cursor() {
+        let mut table = Table::default();
+        let channel = room("a");
+        let (early, at_once) = oneshot::channel();
+        let (late, after_second) = oneshot::channel();
+        table.handle_wait(&channel, at(1), early);
+        table.handle_wait(&channel, at(2), late);
+        table.handle_head(&channel, &head(2));
+        assert_eq!(at_once.await, Ok(()));
+        table.handle_event(&channel, &event(at(3), at(2), ""));
+        assert_eq!(after_second.await, Ok(()));
+        let (known, at_once) = oneshot::channel();
+        table.handle_wait(&channel, at(2), known);
+        assert_eq!(at_once.await, Ok(()));
+    }
+}

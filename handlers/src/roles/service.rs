@@ -1,0 +1,114 @@
+//! The routes of one process: which role answers which request.
+//!
+//! What a process serves is what it announces to the edges ([`serves`]), so an edge gives it nothing
+//! else. `/channels/` has two owners, one for each method; the preflight of a page is answered by
+//! either. The paths of one owner are announced with all methods, so that a wrong method is
+//! answered with a 405 that says which are right.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Roles;
+use crate::attach::{EdgeSender, Request, Response, Service};
+use crate::cleanup::Delete;
+use crate::fanout::{CHANNELS_PREFIX, EVENTS_PREFIX, Fanout};
+use crate::health::Health;
+use crate::publish::{self, Publisher};
+use crate::store::Store;
+use crate::web::{self, RequestHead};
+
+/// Whether the process lives.
+const HEALTHZ: &str = "/healthz";
+
+/// Whether it should get work.
+const READYZ: &str = "/readyz";
+
+/// The methods of `/channels/`, whoever answers them.
+const CHANNELS_METHODS: &str = "GET, DELETE, OPTIONS";
+
+/// The roles of one process, as a service.
+pub(crate) struct RolesService<S> {
+    pub(crate) health: Arc<Health>,
+    pub(crate) publish: Option<Arc<Publisher<S>>>,
+    pub(crate) fanout: Option<Fanout<S, EdgeSender>>,
+    pub(crate) delete: Option<Delete<S>>,
+}
+
+/// The methods and path prefixes of these roles.
+pub(crate) fn serves(roles: Roles) -> Vec<(String, String)> {
+    let mut serves = vec![("GET", HEALTHZ), ("GET", READYZ)];
+    if roles.publish {
+        serves.push(("*", publish::PREFIX));
+    }
+    if roles.fanout {
+        serves.extend([("*", EVENTS_PREFIX), ("GET", CHANNELS_PREFIX)]);
+    }
+    if roles.cleanup {
+        serves.push(("DELETE", CHANNELS_PREFIX));
+    }
+    if roles.fanout || roles.cleanup {
+        serves.push(("OPTIONS", CHANNELS_PREFIX));
+    }
+    serves.into_iter().map(|(method, prefix)| (method.to_owned(), prefix.to_owned())).collect()
+}
+
+impl<S: Store> Service for RolesService<S> {
+    async fn call(&self, request: Request) -> Response {
+        let path = request.path();
+        let response = match path {
+            HEALTHZ => self.health.healthz(),
+            READYZ => self.health.readyz(),
+            _ if path.starts_with(publish::PREFIX) => self.publish(request).await,
+            _ if path.starts_with(EVENTS_PREFIX) => self.subscribe(&request).await,
+            _ if path.starts_with(CHANNELS_PREFIX) => self.channel(&request).await,
+            _ => web::not_found(),
+        };
+        web::with_cors(response)
+    }
+}
+
+impl<S: Store> RolesService<S> {
+    async fn publish(&self, mut request: Request) -> Response {
+        let Some(publisher) = &self.publish else { return web::not_found() };
+        let admission = match publisher.admit(&RequestHead::from(&request), now_ms() / 1000) {
+            Ok(admission) => admission,
+            Err(response) => return response,
+        };
+        let body = match request.body(publisher.body_bytes_max(&admission)).await {
+            Ok(body) => body,
+            Err(error) => return publisher.body_refused(&admission, error),
+        };
+        // If the client leaves now this future is dropped. What it published must not be half done,
+        // so it is done in a task of its own.
+        let publisher = Arc::clone(publisher);
+        let publishing = tokio::spawn(async move { publisher.publish(&admission, &body).await });
+        publishing.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "publishing was broken off");
+            Response::text(500, "Internal error")
+        })
+    }
+
+    async fn subscribe(&self, request: &Request) -> Response {
+        let Some(fanout) = &self.fanout else { return web::not_found() };
+        fanout.subscribe(&RequestHead::from(request), request.can_hold(), now_ms()).await
+    }
+
+    async fn channel(&self, request: &Request) -> Response {
+        let head = RequestHead::from(request);
+        match (head.method, &self.fanout, &self.delete) {
+            ("OPTIONS", _, _) => web::preflight(CHANNELS_METHODS),
+            ("GET", Some(fanout), _) => fanout.history(&head, now_ms()).await,
+            ("DELETE", _, Some(delete)) => delete.answer(&head, now_ms() / 1000).await,
+            _ => web::method_not_allowed(CHANNELS_METHODS),
+        }
+    }
+}
+
+/// Our clock, in milliseconds since 1970: for tokens, and for what cannot be a cursor.
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
