@@ -1,4 +1,4 @@
-//! Control events that handlers make: what a reader is told that is no message (`channels.md`,
+//! Control events that handlers make: what a reader is told that is no message (`docs/channels.md`,
 //! "Subscribe").
 //!
 //! Each is a pure function of what it says, its `message_id` too: whoever tells the same thing

@@ -2,7 +2,7 @@
 //!
 //! `GET /healthz` says that the process answers, and since when. `GET /readyz` says whether what it
 //! needs is there: the store, and an edge. That is found out in the background every
-//! [`CHECK_INTERVAL`], never inside a request: a probe must not be what a store that is in trouble
+//! [`CHECK_INTERVAL`], or sooner while something is missing, never inside a request: a probe must not be what a store that is in trouble
 //! is asked most often, and must not take as long as the store does. From the first moment of a
 //! drain a process is not ready, whatever the last check said.
 
@@ -18,6 +18,10 @@ use crate::store::Store;
 
 /// How often the dependencies are looked at.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How soon they are looked at again if something was missing: a process that has just started, or
+/// whose store is back, should not be passed over for longer than it takes.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long the store may take to answer a check.
 const PING_MAX: Duration = Duration::from_secs(2);
@@ -49,6 +53,13 @@ struct Found {
     links: Links,
 }
 
+impl Found {
+    /// One edge is enough to be of use.
+    fn is_complete(&self) -> bool {
+        self.store.is_ok() && self.links.up > 0
+    }
+}
+
 /// The state of the process.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -76,20 +87,23 @@ impl Health {
 
     /// Looks at the dependencies, again and again. Never returns.
     pub(crate) async fn check_each_interval<S: Store>(&self, store: S, links: impl Fn() -> Links) {
-        let mut interval = tokio::time::interval(CHECK_INTERVAL);
         loop {
-            interval.tick().await;
-            self.check(&store, &links).await;
+            let complete = self.check(&store, &links).await;
+            let pause = if complete { CHECK_INTERVAL } else { RECHECK_INTERVAL };
+            tokio::time::sleep(pause).await;
         }
     }
 
-    async fn check<S: Store>(&self, store: &S, links: &impl Fn() -> Links) {
+    /// Looks once; returns whether everything is there.
+    async fn check<S: Store>(&self, store: &S, links: &impl Fn() -> Links) -> bool {
         let store = match tokio::time::timeout(PING_MAX, store.ping()).await {
             Ok(answer) => answer.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {} s", PING_MAX.as_secs())),
         };
         let found = Found { store, links: links() };
+        let complete = found.is_complete();
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        complete
     }
 
     /// `GET /healthz`.
@@ -102,12 +116,13 @@ impl Health {
     /// `GET /readyz`.
     pub(crate) fn readyz(&self) -> Response {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (store, links) = match &found {
-            Some(Found { store, links }) => (store.clone(), *links),
-            None => (Err("not looked at yet".to_owned()), Links { up: 0, total: 0 }),
-        };
+        let found = found.unwrap_or_else(|| Found {
+            store: Err("not looked at yet".to_owned()),
+            links: Links { up: 0, total: 0 },
+        });
         let draining = *self.draining.borrow();
-        let ready = store.is_ok() && links.up > 0 && !draining;
+        let ready = found.is_complete() && !draining;
+        let Found { store, links } = found;
         let body = json!({
             "status": if ready { "ready" } else { "not ready" },
             "draining": draining,

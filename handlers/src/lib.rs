@@ -15,7 +15,7 @@
 //! | [`auth`] | tokens |
 //! | [`event`] | what publishers send, and what it looks like when it is delivered |
 //!
-//! `design/channels.md` and `zhttp-spec/hold.md` are the specifications. Of the former these parts
+//! `docs/channels.md` and `zhttp-spec/hold.md` are the specifications. Of the former these parts
 //! are not here yet: limits and quotas for each org with their cache (the "fast path"; limits are
 //! one set for all orgs), outcomes in the store (they are counted in memory and logged), Redis
 //! Sentinel and Cluster, the WebSocket route, and metrics for Prometheus (the numbers are there, see

@@ -4,7 +4,7 @@
 //! Routes take a [`RequestHead`] and not the request itself: so each can be tested without an edge,
 //! and none can read a body by accident before it has decided that it wants one.
 //!
-//! Every answer of a public route carries `Access-Control-Allow-Origin: *` (`channels.md`): what is
+//! Every answer of a public route carries `Access-Control-Allow-Origin: *` (`docs/channels.md`): what is
 //! protected is protected by a token that the page must have, never by a cookie, so there is
 //! nothing that another origin could borrow. Preflights (Fetch standard, §3.2) are answered here.
 

@@ -1,4 +1,4 @@
-//! The protobuf messages that publishers send (`channels.md`, "Publish").
+//! The protobuf messages that publishers send (`docs/channels.md`, "Publish").
 //!
 //! The schema is `sentry_protos/conduit/v1alpha/publish.proto` beside this crate; `build.rs`
 //! generates the types from it. Nothing is added to them here: what a message must satisfy, and how

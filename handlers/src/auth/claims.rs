@@ -1,4 +1,4 @@
-//! What a token says (`channels.md`, "Tokens"; RFC 7519 §4.1 for the registered claims).
+//! What a token says (`docs/channels.md`, "Tokens"; RFC 7519 §4.1 for the registered claims).
 //!
 //! [`RawClaims`] is the payload as it stands, with the two spellings that some claims have.
 //! [`Claims`] is what is left once they were checked: org and channels in their one spelling, ready

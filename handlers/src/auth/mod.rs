@@ -1,4 +1,4 @@
-//! Tokens: who may publish to a channel, and who may read it (`channels.md`, "Tokens").
+//! Tokens: who may publish to a channel, and who may read it (`docs/channels.md`, "Tokens").
 //!
 //! A token is a JWT (RFC 7519) in the compact form of a JWS (RFC 7515). A [`Verifier`] is built
 //! once at start-up, for one [`Role`], from keys that are parsed and checked then; per request it

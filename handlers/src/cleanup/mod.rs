@@ -1,5 +1,5 @@
 //! The cleanup role: ends idle channels, deletes ended ones, and deletes on request
-//! (`channels.md`, "Cleanup").
+//! (`docs/channels.md`, "Cleanup").
 //!
 //! A channel goes in two steps. First its log gets an END, like any other event, so that its readers
 //! are told by the log itself and closed by the one rule that closes readers, wherever they are and
@@ -7,10 +7,10 @@
 //! steps are fenced by the head that was seen: a channel that somebody published to in between is
 //! not touched.
 //!
-//! * [`Sweep`] looks at one shard of the activity index, and does what is due there.
-//! * [`Cleaner`] does that for all shards, again and again, together with the cleaners of other
+//! * `sweep` looks at one shard of the activity index, and does what is due there.
+//! * `Cleaner` does that for all shards, again and again, together with the cleaners of other
 //!   processes.
-//! * [`Delete`] answers `DELETE /channels/{org}/{channel}`.
+//! * `delete` answers `DELETE /channels/{org}/{channel}`.
 //!
 //! Should no cleaner run, the store drops logs by itself a little later than a cleaner would
 //! ([`Limits::retention`](crate::roles::Limits::retention)): then readers are told by feeders.
@@ -19,8 +19,7 @@ mod delete;
 mod sweep;
 
 pub(crate) use self::delete::Delete;
-pub(crate) use self::sweep::Sweep;
-pub use self::sweep::Swept;
+pub(crate) use self::sweep::{Sweep, Swept};
 
 use std::time::Duration;
 

@@ -29,13 +29,13 @@ const SWEEP_CHANNELS_MAX: usize = 1024;
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub(crate) struct Swept {
     /// Channels that got an END.
-    pub ended: usize,
+    pub(crate) ended: usize,
     /// Channels that were deleted, or were found to be gone.
-    pub deleted: usize,
+    pub(crate) deleted: usize,
     /// Channels that were due, but somebody published to them meanwhile.
-    pub kept: usize,
+    pub(crate) kept: usize,
 }
 
 /// Sweeps shards.

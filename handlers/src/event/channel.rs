@@ -1,4 +1,4 @@
-//! The one spelling of a channel's name (`channels.md`, "Model").
+//! The one spelling of a channel's name (`docs/channels.md`, "Model").
 //!
 //! A name that is a UUID may be written in several ways (upper case, without hyphens,
 //! `urn:uuid:…`); all of them are the same channel, spelled in lower case with hyphens. Every place

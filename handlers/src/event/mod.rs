@@ -1,6 +1,6 @@
 //! Events: what a publisher sends, checked, and rendered once into what every reader gets.
 //!
-//! `channels.md` ("Publish", "Subscribe") is the specification. A body comes as protobuf, as one
+//! `docs/channels.md` ("Publish", "Subscribe") is the specification. A body comes as protobuf, as one
 //! JSON object, or as a batch of JSON objects; [`decode`] turns each message into a
 //! [`PublishItem`], whose `data` is the one line of JSON that goes into the store and from there,
 //! byte for byte, to every reader. Nothing downstream looks into it again: fan-out copies bytes.

@@ -1,6 +1,6 @@
 //! Events as JSON: the one line that is stored, and that every reader of every protocol gets.
 //!
-//! The names and their order are those of Sentry's gateway (`channels.md`, "Subscribe"):
+//! The names and their order are those of Sentry's gateway (`docs/channels.md`, "Subscribe"):
 //! `event_type`, `message_id`, `channel_id`, `phase`, `sequence`, `payload`. The text is compact,
 //! and control characters are escaped, so an event is a single line whatever its publisher put in,
 //! and can stand in a `data:` field as it is.
@@ -49,7 +49,7 @@ pub enum ControlField<'a> {
     Number(u64),
 }
 
-/// Renders a control event: what a reader is told that is no message (`channels.md`, "Subscribe").
+/// Renders a control event: what a reader is told that is no message (`docs/channels.md`, "Subscribe").
 ///
 /// `fields` follow `event_type`, `message_id` and `control_type` in their order, and must not
 /// repeat one of these names. One line, as for messages.

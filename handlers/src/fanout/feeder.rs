@@ -121,6 +121,8 @@ impl From<FeedRequest> for Input<EdgeSender> {
 pub struct FeederStats {
     /// Channels that are followed now.
     pub channels: AtomicU64,
+    /// Long polls that wait now.
+    pub waits: AtomicU64,
     /// Events that were put into packets.
     pub events_total: AtomicU64,
     /// Packets that an edge did not get since its queue was full.
@@ -386,6 +388,7 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
             }
         }
         self.stats.channels.store(self.table.len() as u64, Ordering::Relaxed);
+        self.stats.waits.store(self.table.waits() as u64, Ordering::Relaxed);
     }
 
     fn send_heads(&self, edge: EdgeId, heads: &[(ChannelName, Cursor)]) {

@@ -1,4 +1,4 @@
-//! The fanout role: answers subscribers, and feeds edges (`channels.md`, "Subscribe";
+//! The fanout role: answers subscribers, and feeds edges (`docs/channels.md`, "Subscribe";
 //! `zhttp-spec/hold.md`).
 //!
 //! | file | what it does |

@@ -1,7 +1,7 @@
 //! What a subscriber asks for: the parameters of `GET /events/{org}`, checked.
 //!
 //! Everything that is wrong is a 400 that names the parameter; nothing malformed reaches the store
-//! (`channels.md`, "Subscribe").
+//! (`docs/channels.md`, "Subscribe").
 //!
 //! # Where to begin
 //!

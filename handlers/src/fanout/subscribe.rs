@@ -47,7 +47,7 @@ pub(crate) const PREFIX: &str = "/events/";
 /// The methods of the route.
 const METHODS: &str = "GET, OPTIONS";
 
-/// A comment goes to a reader that got nothing for that long (`channels.md`).
+/// A comment goes to a reader that got nothing for that long (`docs/channels.md`).
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How long an EventSource waits before it connects again, in milliseconds.

@@ -90,6 +90,11 @@ impl Table {
         self.channels.len()
     }
 
+    /// How many wait for an event.
+    pub(super) fn waits(&self) -> usize {
+        self.channels.values().map(|fed| fed.waits.len()).sum()
+    }
+
     /// All channels that are followed.
     pub(super) fn names(&self) -> Vec<ChannelName> {
         self.channels.keys().cloned().collect()

@@ -1,4 +1,4 @@
-//! What a publisher hears: the status table of `channels.md`, "Publish", in one place.
+//! What a publisher hears: the status table of `docs/channels.md`, "Publish", in one place.
 //!
 //! One message is answered with a status, and plain text except for a conflict. In the answer to a
 //! batch, which is a 200, each message has an object with the same status and the same words.

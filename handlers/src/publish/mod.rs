@@ -1,17 +1,17 @@
 //! The publish role: takes messages, checks who may send what and how fast, and appends them to a
-//! channel's log (`channels.md`, "Publish").
+//! channel's log (`docs/channels.md`, "Publish").
 //!
 //! A request goes through two steps, with its body between them:
 //!
-//! 1. [`Publisher::admit`] looks at the head alone: path, token, size, scope, in that order. What
+//! 1. `Publisher::admit` looks at the head alone: path, token, size, scope, in that order. What
 //!    can be refused here is refused before a byte of the body is read.
-//! 2. [`Publisher::publish`] decodes the body and appends what is in it: one message, or a batch
+//! 2. `Publisher::publish` decodes the body and appends what is in it: one message, or a batch
 //!    whose messages are answered one by one.
 //!
 //! `answer.rs` has the status table, `lanes.rs` the order of a channel's messages and what is done
 //! after a 202, `outcomes.rs` the counts of what became of them.
 //!
-//! What `channels.md` calls the fast path (per-org limits and quotas that a cache refuses without
+//! What `docs/channels.md` calls the fast path (per-org limits and quotas that a cache refuses without
 //! asking the store) is not here yet: limits are the same for all orgs, and each refusal for its
 //! rate costs the one round trip of the append that was tried.
 
@@ -93,13 +93,17 @@ impl<S: Store> Publisher<S> {
     }
 
     /// Checks the head of a request at `now_s`, in seconds since 1970. `Err` is the answer.
-    pub(crate) fn admit(&self, head: &RequestHead<'_>, now_s: u64) -> Result<Admission, Response> {
+    pub(crate) fn admit(
+        &self,
+        head: &RequestHead<'_>,
+        now_s: u64,
+    ) -> Result<Admission, Box<Response>> {
         let rest = head.path.strip_prefix(PREFIX).ok_or_else(web::not_found)?;
         let channel = web::channel_of_path(rest).ok_or_else(web::not_found)?;
         match head.method {
             "POST" => {}
-            "OPTIONS" => return Err(web::preflight(METHODS)),
-            _ => return Err(web::method_not_allowed(METHODS)),
+            "OPTIONS" => return Err(web::preflight(METHODS).into()),
+            _ => return Err(web::method_not_allowed(METHODS).into()),
         }
         let channel = channel.map_err(|error| self.invalid("path", error.to_string()))?;
         let expect = expect_of(head).map_err(|text| self.invalid("expect", text))?;
@@ -121,7 +125,7 @@ impl<S: Store> Publisher<S> {
         if let Some(size) = head.content_length
             && size > body_bytes_max(measured_as, &self.limits) as u64
         {
-            return Err(self.too_large(measured_as, size));
+            return Err(self.too_large(measured_as, size).into());
         }
         claims.authorize(channel.org(), &[channel.channel()]).map_err(refused)?;
         let format = format.map_err(|error| self.refused(error))?;
@@ -303,7 +307,7 @@ async fn answer_to<S: Store>(
             publisher.body_refused(&admission, BodyError::TooLarge { size })
         }
         Ok(admission) => publisher.publish(&admission, body).await,
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The status table of `channels.md`, "Publish", row by row.
+//! The status table of `docs/channels.md`, "Publish", row by row.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,7 @@
 //! What a process of handlers is told: resolved, typed, and passed on by reference.
 //!
 //! Where the values come from (flags, environment, a file) and that they make sense is the command
-//! line's business; the defaults are those of `channels.md`.
+//! line's business; the defaults are those of `docs/channels.md`.
 
 use std::time::Duration;
 

@@ -72,7 +72,7 @@ impl<S: Store> RolesService<S> {
         let Some(publisher) = &self.publish else { return web::not_found() };
         let admission = match publisher.admit(&RequestHead::from(&request), now_ms() / 1000) {
             Ok(admission) => admission,
-            Err(response) => return response,
+            Err(response) => return *response,
         };
         let body = match request.body(publisher.body_bytes_max(&admission)).await {
             Ok(body) => body,

@@ -3,7 +3,7 @@
 //! A channel is a log. This module is the contract that such a log keeps ([`Store`]), and its two
 //! implementations: [`RedisStore`], for any number of processes, and [`EmbeddedStore`], in the one
 //! process of `forebay up`. One contract test-suite runs against both, and a role is generic over
-//! the trait. The contract is `channels.md`, "The store contract"; the rest of this page is what
+//! the trait. The contract is `docs/channels.md`, "The store contract"; the rest of this page is what
 //! goes beyond it.
 //!
 //! # Ids

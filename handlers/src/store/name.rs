@@ -3,7 +3,7 @@
 //! A name is written `"{org}:{channel}"`. An org has no colon, so that the first colon parts the
 //! two. The text form is used everywhere: in packets, in log lines, as the hash tag of Redis keys
 //! and as the prefix of keys on disk; so both parts are restricted to bytes that need no escaping
-//! in any of these (`channels.md`, Model).
+//! in any of these (`docs/channels.md`, Model).
 //!
 //! A channel that is a UUID is canonicalised to lower case with hyphens, whatever the form it came
 //! in, since Sentry's clients name channels by UUIDs and write them in several ways.

@@ -107,7 +107,7 @@ pub struct Retention {
 }
 
 impl Default for Retention {
-    /// The defaults of `channels.md`.
+    /// The defaults of `docs/channels.md`.
     fn default() -> Self {
         Retention {
             idle_ttl_ms: 120_000,

@@ -123,8 +123,8 @@ async fn a_long_poll_ends_with_the_first_event() {
             tokio::spawn(async move { bench.json(&poll).await })
         })
         .collect();
-    eventually("the channel is followed", || async {
-        bench.stats.channels.load(std::sync::atomic::Ordering::Relaxed) == 1
+    eventually("both wait", || async {
+        bench.stats.waits.load(std::sync::atomic::Ordering::Relaxed) == 2
     })
     .await;
     assert!(polls.iter().all(|poll| !poll.is_finished()));

@@ -1,4 +1,4 @@
-//! The status table of `channels.md`, "Subscribe", and where readers are put.
+//! The status table of `docs/channels.md`, "Subscribe", and where readers are put.
 
 #![allow(clippy::unwrap_used)]
 
