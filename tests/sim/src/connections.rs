@@ -187,7 +187,7 @@ impl World {
         if !entry.unsent.is_empty() || entry.wants.len() < 2 || !entry.wants.remove(&channel) {
             return;
         }
-        entry.reader.positions.remove(&channel);
+        entry.reader.forget(channel);
         trace!(self, "client {client} reads {channel} no more");
         self.workers[worker].remove(hold, &self.store[channel].name);
         self.wake(worker);

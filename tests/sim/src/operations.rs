@@ -36,8 +36,8 @@ impl World {
         let channel = self.random.index(self.store.len());
         let client = self.random.index(self.clients.len());
         match self.random.up_to(119 + self.faults.handler_weight) {
-            0..=39 => self.publish(channel, false),
-            40..=43 => self.publish(channel, true),
+            0..=37 => self.publish(channel, false),
+            38..=43 => self.publish(channel, true),
             44..=46 => {
                 for _ in 0..self.random.between(1, BURST_EVENTS) {
                     self.publish(channel, false);
@@ -64,9 +64,9 @@ impl World {
                 self.clients[client].paused = false;
                 self.schedule.at(self.now_ms, Action::Read { client });
             }
-            85..=89 => self.add_channel(client, channel),
-            90..=93 => self.remove_channel(client, channel),
-            94..=109 => self.request(),
+            85..=90 => self.add_channel(client, channel),
+            91..=95 => self.remove_channel(client, channel),
+            96..=109 => self.request(),
             110..=113 => self.cancel(),
             114..=119 => {}
             _ => self.strike(),
@@ -117,15 +117,15 @@ impl World {
         let feeder = self.random.index(self.feeders.len());
         let away_ms = self.random.up_to(AWAY_MS);
         match self.random.up_to(9) {
-            0..=4 => {
+            0..=3 => {
                 self.kill(feeder);
                 self.schedule.at(self.now_ms + away_ms, Action::Start { feeder });
             }
-            5 => {
+            4 => {
                 self.leave(feeder);
                 self.schedule.at(self.now_ms + 2 * AWAY_MS, Action::Start { feeder });
             }
-            6..=7 => self.stall(feeder, self.now_ms + away_ms),
+            5..=6 => self.stall(feeder, self.now_ms + away_ms),
             _ => self.cut(feeder),
         }
     }

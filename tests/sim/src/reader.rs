@@ -6,7 +6,7 @@
 //! that does not follow, and hold nothing that is still kept. Each id must say where the reader
 //! stands in every channel, exactly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zhttp::{Cursor, composite};
 
@@ -17,6 +17,8 @@ use crate::store::{Channel, Event};
 pub(crate) struct Reader {
     /// Where it stands in each channel that it reads.
     pub(crate) positions: BTreeMap<usize, Cursor>,
+    /// Channels of which it got the end on this connection, and nothing since.
+    ended: BTreeSet<usize>,
     /// The last id that it got.
     pub(crate) last_id: Option<String>,
     /// The channel that `last_id` is of, if that is a plain cursor.
@@ -50,6 +52,7 @@ impl Reader {
     /// A new connection begins, at these cursors.
     pub(crate) fn connect(&mut self, positions: BTreeMap<usize, Cursor>) {
         self.positions = positions;
+        self.ended.clear();
         self.partial.clear();
     }
 
@@ -97,6 +100,10 @@ impl Reader {
         }
         self.events += 1;
         self.positions.insert(channel, id);
+        self.ended.remove(&channel);
+        if event.end {
+            self.ended.insert(channel);
+        }
         Ok(channel)
     }
 
@@ -162,6 +169,17 @@ impl Reader {
 
     fn position(&self, channel: usize, name: &str) -> Result<Cursor, String> {
         self.positions.get(&channel).copied().ok_or_else(|| format!("{name} is not read"))
+    }
+
+    /// Whether it got the end of everything that it reads: then its connection should have ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.positions.keys().all(|channel| self.ended.contains(channel))
+    }
+
+    /// A channel is read no more.
+    pub(crate) fn forget(&mut self, channel: usize) {
+        self.positions.remove(&channel);
+        self.ended.remove(&channel);
     }
 
     /// What the reader lacks: an event that is kept, and that it has not got.

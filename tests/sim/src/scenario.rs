@@ -131,7 +131,7 @@ impl Faults {
             repeat_per_mille: random.pick(&[0, 0, 50, 300]),
             announce_loss_per_mille: random.pick(&[0, 100, 500]),
             losses_reported: random.chance(500),
-            handler_weight: random.pick(&[0, 3, 12]),
+            handler_weight: random.pick(&[0, 4, 20]),
         }
     }
 

@@ -96,6 +96,9 @@ pub(super) struct Channel {
     pub(super) catchups: u32,
     /// The range that was asked for: after which cursor, and when it is asked again.
     pub(super) asked: Option<(Cursor, u64)>,
+    /// How often in a row a range was asked for, and nothing came: what was known to be there may be
+    /// deleted.
+    pub(super) fruitless: u8,
     /// The cursor after which a range was asked for last.
     pub(super) swept: Option<Cursor>,
     /// How many members there are.
@@ -119,6 +122,7 @@ impl Channel {
             queue_bytes: 0,
             catchups: 0,
             asked: None,
+            fruitless: 0,
             swept: None,
             members: 0,
             unsettled: false,
@@ -135,9 +139,11 @@ impl Channel {
         !self.live.is_empty() || self.fanout.is_some()
     }
 
-    /// Hears of an event.
-    pub(super) fn learn(&mut self, id: Cursor) {
+    /// Hears of an event. Says whether it is new.
+    pub(super) fn learn(&mut self, id: Cursor) -> bool {
+        let new = self.known < Some(id);
         self.known = self.known.max(Some(id));
+        new
     }
 
     /// Makes a member live; says where it stands.

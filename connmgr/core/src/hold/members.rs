@@ -24,6 +24,10 @@ use super::{Fed, MissingRun, Want};
 use crate::seeded::{Seed, SeededMap};
 use crate::slab::{Key, NONE, Slab};
 
+/// A range that brings nothing, time after time, is asked for ever more seldom, but after so many
+/// milliseconds still: its channel may have been deleted, and then there is nothing to say.
+const RANGE_RETRY_MS_MAX: u64 = 16_000;
+
 /// Names a hold.
 pub type HoldKey = Key;
 
@@ -269,7 +273,7 @@ impl Members {
             Fed::Events(run) => self.handle_events(run),
             Fed::Head(name, head) => {
                 if let Some(&channel) = self.names.get(name) {
-                    self.channels[channel.index].learn(*head);
+                    self.learn(channel, *head);
                     self.settle(channel);
                 }
             }
@@ -279,9 +283,8 @@ impl Members {
 
     fn handle_events(&mut self, run: &Arc<Run>) {
         let Some(&key) = self.names.get(run.channel()) else { return };
-        let channel = &mut self.channels[key.index];
-        channel.learn(run.last());
-        channel.enqueue(run);
+        self.learn(key, run.last());
+        self.channels[key.index].enqueue(run);
         self.handle_answer(key, |after| run.index_after(after).is_some());
         let channel = &mut self.channels[key.index];
         let (after, prev) = run.befores();
@@ -302,8 +305,7 @@ impl Members {
 
     fn handle_gap(&mut self, gap: &Arc<MissingRun>) {
         let Some(&key) = self.names.get(&gap.channel) else { return };
-        let channel = &mut self.channels[key.index];
-        channel.learn(gap.first);
+        self.learn(key, gap.first);
         self.handle_answer(key, |after| gap.concerns(after));
         let channel = &mut self.channels[key.index];
         // Those who have events waiting get them, though they are kept no more.
@@ -335,6 +337,15 @@ impl Members {
         let channel = &mut self.channels[key.index];
         if let Some((_, due)) = channel.asked.take_if(|(after, _)| answers(*after)) {
             self.retries.remove(&(due, key));
+            channel.fruitless = 0;
+        }
+    }
+
+    /// Hears of an event of a channel. If it is new, a range that brought nothing may bring more.
+    fn learn(&mut self, key: Key, id: Cursor) {
+        let channel = &mut self.channels[key.index];
+        if channel.learn(id) && channel.fruitless > 0 {
+            self.handle_answer(key, |_| true);
         }
     }
 
@@ -346,8 +357,8 @@ impl Members {
             }
             self.retries.pop_first();
             let Some(channel) = self.channels.get_mut(key) else { continue };
-            if channel.asked.is_some_and(|(_, due)| due <= now_ms) {
-                channel.asked = None;
+            if channel.asked.take_if(|(_, due)| *due <= now_ms).is_some() {
+                channel.fruitless = channel.fruitless.saturating_add(1);
             }
             if channel.known.is_none() {
                 self.outputs.push_back(Want::Open(Arc::clone(&channel.name)));
@@ -373,13 +384,15 @@ impl Members {
                 return Some(want);
             }
             let key = self.unsettled.pop_front()?;
-            let retry_ms = now_ms + self.config.range_retry_ms;
             let Some(channel) = self.channels.get_mut(key) else { continue };
             channel.unsettled = false;
             if channel.catchups > 0 || channel.asked.is_some() {
                 continue;
             }
             if let Some(after) = channel.need() {
+                let wait_ms = self.config.range_retry_ms;
+                let longer_ms = wait_ms.saturating_mul(1 << channel.fruitless.min(8));
+                let retry_ms = now_ms + longer_ms.min(wait_ms.max(RANGE_RETRY_MS_MAX));
                 channel.asked = Some((after, retry_ms));
                 channel.swept = Some(after);
                 self.retries.insert((retry_ms, key));

@@ -250,7 +250,7 @@ mod tests {
         };
         let serves = if id.starts_with('e') { &serves[..1] } else { &serves[1..] };
         hold::write_packet(&mut out, id.as_bytes(), Kind::Hello, |fields| {
-            hello.write(fields, serves)
+            hello.write(fields, serves);
         });
         let packet = Packet::parse(&out).unwrap();
         presence.handle_hello(now, packet.from, &Hello::read(&packet).unwrap())

@@ -280,6 +280,22 @@ fn a_gap_moves_the_live_list_but_not_into_blocked_connections() {
 }
 
 #[test]
+fn who_has_events_waiting_gets_them_and_no_gap() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:a", at(0))]);
+    open(&mut members, 2, &[("o:a", at(0))]);
+    head(&mut members, "o:a", at(0));
+    events(&mut members, "o:a", 0, 1, false);
+    assert_eq!(next(&mut members), Some(got(2, "5-1")));
+    events(&mut members, "o:a", 1, 1, false);
+    gap(&mut members, at(0), at(3), GapReason::Trimmed);
+    assert_eq!(next(&mut members), Some(got(1, "5-1")));
+    let mut rest = all(&mut members);
+    rest.sort();
+    assert_eq!(rest, [got(1, "5-2"), got(2, "5-2")]);
+}
+
+#[test]
 fn who_stands_at_the_end_of_the_epoch_before_misses_nothing() {
     let mut members = members();
     open(&mut members, 1, &[("o:a", at(1))]);
@@ -392,4 +408,25 @@ fn a_range_without_an_answer_is_asked_for_again() {
     members.close(hold);
     assert_eq!(wants(&mut members, 2500), [Want::Close("o:a".into())]);
     assert_eq!(members.next_deadline(), None);
+}
+
+#[test]
+fn a_range_that_brings_nothing_is_asked_for_ever_more_seldom() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:a", at(0))]);
+    wants(&mut members, 0);
+    head(&mut members, "o:a", at(1));
+    let mut asked = Vec::new();
+    while asked.len() < 7 {
+        let now_ms = members.next_deadline().unwrap_or(0);
+        members.handle_timeout(now_ms);
+        asked.extend(wants(&mut members, now_ms).iter().map(|_| now_ms));
+    }
+    let pauses: Vec<u64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses[1..], [2000, 4000, 8000, 16_000, 16_000]);
+    let now_ms = asked[6] + 1;
+    head(&mut members, "o:a", at(1));
+    assert_eq!(wants(&mut members, now_ms), [], "nothing new");
+    head(&mut members, "o:a", at(2));
+    assert_eq!(wants(&mut members, now_ms), [range(at(0))], "at once, for something is new");
 }
