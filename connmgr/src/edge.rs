@@ -91,9 +91,13 @@ impl Edge {
         let workers = config.workers.get();
         let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
+        let mut places = Vec::new();
         for spec in &config.listen {
             let bound = listener::bind(spec, config.workers)?;
-            addresses.extend(bound.first().and_then(Listener::local_addr));
+            let address = bound.first().and_then(Listener::local_addr);
+            // With the real port where that was left to the system.
+            places.push(address.map_or_else(|| spec.to_string(), |address| address.to_string()));
+            addresses.extend(address);
             for (worker, listener) in bound.into_iter().enumerate() {
                 listeners[worker].push(listener);
             }
@@ -129,8 +133,8 @@ impl Edge {
                 return Err(error.into());
             }
         }
-        for spec in &config.listen {
-            tracing::info!("listening on {spec}");
+        for place in places {
+            tracing::info!("listening on {place}");
         }
         Ok(edge)
     }

@@ -18,9 +18,13 @@ use crate::clock::Clock;
 use crate::log::OncePerSecond;
 use crate::queue::Queue;
 
-/// Packets that wait for one handler whose queue is full. Beyond it the oldest are dropped and
-/// counted: the handler is then a minute or more behind, and its sessions will have ended.
-const STALLED_PACKETS_MAX: usize = 100_000;
+/// Bytes of packets that wait for one handler whose queue is full, beyond what the queue holds. What
+/// comes then is dropped, and the sessions that it was about will end for want of it. This is the
+/// memory that a stuck handler costs until its connection is lost or its sessions have timed out.
+const STALLED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the end of the edge waits for handlers whose queues are full.
+const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// How long after a refusal a stalled packet is tried again.
 const STALLED_RETRY: Duration = Duration::from_millis(10);
@@ -44,6 +48,13 @@ pub(crate) struct WorkerQueues {
     pub(crate) from_hub: Arc<FromHubQueue>,
 }
 
+/// Packets for a handler whose queue is full.
+#[derive(Debug, Default)]
+struct Stalled {
+    packets: VecDeque<Bytes>,
+    bytes: usize,
+}
+
 /// The shell around the machine.
 pub(crate) struct HubLoop {
     bus: Bus,
@@ -54,9 +65,12 @@ pub(crate) struct HubLoop {
     stop: Arc<Notify>,
     inbox: VecDeque<ToHub>,
     batches: Vec<VecDeque<FromHub>>,
-    stalled: HashMap<HandlerId, VecDeque<Bytes>>,
+    stalled: HashMap<HandlerId, Stalled>,
     sends: usize,
+    /// The sockets have ended by themselves.
+    is_closed: bool,
     malformed: OncePerSecond,
+    dropped: OncePerSecond,
 }
 
 impl HubLoop {
@@ -79,15 +93,18 @@ impl HubLoop {
             batches,
             stalled: HashMap::new(),
             sends: 0,
+            is_closed: false,
             malformed: OncePerSecond::default(),
+            dropped: OncePerSecond::default(),
         }
     }
 
-    /// Turns until it is told to stop; then sends what is left and closes the bus.
+    /// Turns until it is told to stop; then sends what is left and closes the bus. Ends by itself only
+    /// if the sockets do.
     pub(crate) async fn run(mut self) {
         let stop = Arc::clone(&self.stop);
         let mut stopped = std::pin::pin!(stop.notified());
-        loop {
+        while !self.is_closed {
             let is_idle = self.workers.iter().all(|worker| worker.to_hub.may_sleep());
             let wait = if is_idle { self.wait() } else { Duration::ZERO };
             tokio::select! {
@@ -99,7 +116,12 @@ impl HubLoop {
             }
             self.turn().await;
         }
+        let until_ms = self.clock.now_ms() + STOP_WAIT.as_millis() as u64;
         self.turn().await;
+        while !self.stalled.is_empty() && self.clock.now_ms() < until_ms {
+            tokio::time::sleep(STALLED_RETRY).await;
+            self.turn().await;
+        }
         self.bus.close().await;
     }
 
@@ -164,7 +186,10 @@ impl HubLoop {
             Inbound::Malformed { peer, reason } => {
                 self.log_malformed(now_ms, peer.as_deref().unwrap_or_default(), reason);
             }
-            Inbound::Closed => tracing::error!("the ZeroMQ sockets have ended"),
+            Inbound::Closed => {
+                tracing::error!("the ZeroMQ sockets have ended");
+                self.is_closed = true;
+            }
         }
     }
 
@@ -186,41 +211,50 @@ impl HubLoop {
                     self.hub.handle_push_refused(now_ms, group, pending);
                 }
             }
-            HubOutput::Route { peer, packet } => {
-                self.sends += 1;
-                if let Some(queue) = self.stalled.get_mut(&peer) {
-                    queue.push_back(packet);
-                    if queue.len() > STALLED_PACKETS_MAX {
-                        queue.pop_front();
-                        tracing::debug!("a packet to a stuck handler is dropped");
-                    }
-                    return;
-                }
-                match self.bus.try_route(&peer, packet) {
-                    Ok(()) => {}
-                    Err(Refused::Full(packet)) => {
-                        self.stalled.insert(peer, VecDeque::from([packet]));
-                    }
-                    Err(Refused::NoPeer(_)) => {
-                        tracing::debug!(
-                            "no handler {:?} to send a packet to",
-                            String::from_utf8_lossy(&peer)
-                        );
-                    }
-                }
+            HubOutput::Route { peer, packet } => self.route(now_ms, peer, packet),
+        }
+    }
+
+    /// Sends a packet to a handler, behind those that wait for it.
+    fn route(&mut self, now_ms: u64, peer: HandlerId, packet: Bytes) {
+        self.sends += 1;
+        if let Some(stalled) = self.stalled.get_mut(&peer) {
+            if stalled.bytes + packet.len() <= STALLED_BYTES_MAX {
+                stalled.bytes += packet.len();
+                stalled.packets.push_back(packet);
+            } else if let Some(suppressed) = self.dropped.handle_line(now_ms) {
+                let peer = String::from_utf8_lossy(&peer);
+                tracing::warn!("a packet to handler {peer:?} is dropped ({suppressed} more)");
+            }
+            return;
+        }
+        match self.bus.try_route(&peer, packet) {
+            Ok(()) => {}
+            Err(Refused::Full(packet)) => {
+                let bytes = packet.len();
+                let stalled = Stalled { packets: VecDeque::from([packet]), bytes };
+                self.stalled.insert(peer, stalled);
+            }
+            Err(Refused::NoPeer(_)) => {
+                tracing::debug!(
+                    "no handler {:?} to send a packet to",
+                    String::from_utf8_lossy(&peer)
+                );
             }
         }
     }
 
     /// Tries again what waits for handlers whose queues were full, in order.
     fn retry_stalled(&mut self) {
-        self.stalled.retain(|peer, queue| {
-            while let Some(packet) = queue.pop_front() {
+        self.stalled.retain(|peer, stalled| {
+            while let Some(packet) = stalled.packets.pop_front() {
                 self.sends += 1;
+                stalled.bytes -= packet.len();
                 match self.bus.try_route(peer, packet) {
                     Ok(()) => {}
                     Err(Refused::Full(packet)) => {
-                        queue.push_front(packet);
+                        stalled.bytes += packet.len();
+                        stalled.packets.push_front(packet);
                         return true;
                     }
                     Err(Refused::NoPeer(_)) => return false,

@@ -1,6 +1,7 @@
 //! The life of an edge process: configuration, log, signals, exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -11,6 +12,9 @@ use crate::log;
 
 /// A wrong configuration, as with wrong arguments.
 const EXIT_CONFIG: u8 = 2;
+
+/// How often it is looked whether a thread of the edge has failed. A signal is seen as late, too.
+const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Runs an edge until a signal ends it: SIGTERM, SIGINT or SIGQUIT drain it, a second one ends it at
 /// once. The exit code is 0 after a drain, 1 if the edge failed, 2 if the configuration is wrong.
@@ -49,7 +53,15 @@ pub fn run(args: &ConnmgrArgs) -> ExitCode {
 
 fn serve(edge: Edge, mut signals: Signals) -> ExitCode {
     tracing::info!("started");
-    signals.forever().next();
+    while signals.pending().next().is_none() {
+        if edge.has_failed() {
+            // An edge without its handlers, or without some of its clients, is none. Whoever watches
+            // the process starts it again.
+            tracing::error!("a thread has ended");
+            return ExitCode::FAILURE;
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
     tracing::info!("stopping...");
     std::thread::spawn(move || {
         signals.forever().next();

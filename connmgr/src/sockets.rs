@@ -21,10 +21,19 @@ pub(crate) enum ReadOutcome {
     Failed,
 }
 
+/// One socket: 16 bytes, in a release build.
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    /// The client sends no more than what is there to be read.
+    is_read_closed: bool,
+    stream: Stream,
+}
+
 /// Sockets by the place of their connection in the machine's table.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    slots: Vec<Option<(u32, Stream)>>,
+    slots: Vec<Option<Slot>>,
 }
 
 impl Sockets {
@@ -44,25 +53,26 @@ impl Sockets {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] = Some((key.generation, stream));
+        let generation = key.generation;
+        self.slots[index] = Some(Slot { generation, is_read_closed: false, stream });
         Ok(())
     }
 
     /// Closes the socket of a connection.
     pub(crate) fn remove(&mut self, registry: &Registry, key: Key) {
         if self.get(key).is_some()
-            && let Some((_, mut stream)) = self.slots[key.index as usize].take()
+            && let Some(mut slot) = self.slots[key.index as usize].take()
         {
             // The kernel forgets a closed socket by itself.
-            let _ = registry.deregister(&mut stream);
+            let _ = registry.deregister(&mut slot.stream);
         }
     }
 
     /// Reads what is there, into `buffer`.
     pub(crate) fn read(&mut self, key: Key, buffer: &mut [u8]) -> ReadOutcome {
-        let Some(stream) = self.get(key) else { return ReadOutcome::Failed };
+        let Some(slot) = self.get(key) else { return ReadOutcome::Failed };
         loop {
-            match stream.read(buffer) {
+            match slot.stream.read(buffer) {
                 Ok(0) => return ReadOutcome::Eof,
                 Ok(bytes) => return ReadOutcome::Bytes(bytes),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return ReadOutcome::Blocked,
@@ -74,25 +84,37 @@ impl Sockets {
 
     /// Sends no more on a connection.
     pub(crate) fn shutdown(&mut self, key: Key) {
-        if let Some(stream) = self.get(key) {
+        if let Some(slot) = self.get(key) {
             // If it is gone already, so will be what reads from it.
-            let _ = stream.shutdown(Shutdown::Write);
+            let _ = slot.stream.shutdown(Shutdown::Write);
         }
     }
 
-    fn get(&mut self, key: Key) -> Option<&mut Stream> {
-        match self.slots.get_mut(key.index as usize)? {
-            Some((generation, stream)) if *generation == key.generation => Some(stream),
-            Some(_) | None => None,
+    /// The client has closed its side. Noted here, because the poll says it once.
+    pub(crate) fn handle_read_closed(&mut self, key: Key) {
+        if let Some(slot) = self.get(key) {
+            slot.is_read_closed = true;
         }
+    }
+
+    /// Whether the client has closed its side.
+    pub(crate) fn is_read_closed(&mut self, key: Key) -> bool {
+        self.get(key).is_some_and(|slot| slot.is_read_closed)
+    }
+
+    fn get(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots.get_mut(key.index as usize)?.as_mut().filter(|slot| {
+            // The place may have another's socket by now.
+            slot.generation == key.generation
+        })
     }
 }
 
 impl Transport for Sockets {
     fn write(&mut self, key: Key, slices: &[IoSlice<'_>]) -> Option<usize> {
-        let stream = self.get(key)?;
+        let slot = self.get(key)?;
         loop {
-            match stream.write_vectored(slices) {
+            match slot.stream.write_vectored(slices) {
                 Ok(bytes) => return Some(bytes),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(0),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -102,9 +124,7 @@ impl Transport for Sockets {
     }
 
     fn peer(&self, key: Key) -> Option<SocketAddr> {
-        match self.slots.get(key.index as usize)? {
-            Some((generation, stream)) if *generation == key.generation => stream.peer_addr(),
-            Some(_) | None => None,
-        }
+        let slot = self.slots.get(key.index as usize)?.as_ref()?;
+        if slot.generation == key.generation { slot.stream.peer_addr() } else { None }
     }
 }

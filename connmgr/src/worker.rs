@@ -168,12 +168,17 @@ impl WorkerLoop {
         }
         let now_ms = self.clock.now_ms();
         let mut deadline_ms = self.machine.next_deadline();
-        if self.acceptable.contains(&true) {
-            let retry_ms = self.accept_paused_until_ms.max(now_ms + 1);
+        if self.acceptable.contains(&true) && !self.is_full() {
+            let retry_ms = self.accept_paused_until_ms;
             deadline_ms = Some(deadline_ms.map_or(retry_ms, |due| due.min(retry_ms)));
         }
         let wait = deadline_ms.map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
         if self.is_congested { Some(CONGESTED_WAIT) } else { wait }
+    }
+
+    /// Whether clients have to wait in the backlog until another one leaves.
+    fn is_full(&self) -> bool {
+        self.machine.connections() >= self.connections_max
     }
 
     fn handle_event(&mut self, event: &Event) {
@@ -194,6 +199,9 @@ impl WorkerLoop {
         if event.is_writable() {
             let now_ms = self.clock.now_ms();
             self.machine.handle_writable(now_ms, &mut self.sockets, key);
+        }
+        if event.is_read_closed() {
+            self.sockets.handle_read_closed(key);
         }
         if event.is_readable() || event.is_read_closed() {
             self.readable.push_back(key);
@@ -251,7 +259,11 @@ impl WorkerLoop {
         for _ in 0..READS_PER_TURN {
             let room = self.machine.room(key).min(READ_BYTES);
             if room == 0 {
-                // The machine says when there is room again.
+                // The machine says when there is room again. Until then it does not see the end of
+                // what the client sends.
+                if self.sockets.is_read_closed(key) {
+                    self.machine.handle_read_closed(now_ms, key);
+                }
                 return;
             }
             match self.sockets.read(key, &mut self.buffer[..room]) {
@@ -279,7 +291,7 @@ impl WorkerLoop {
             while self.acceptable[index]
                 && budget > 0
                 && now_ms >= self.accept_paused_until_ms
-                && self.machine.connections() < self.connections_max
+                && !self.is_full()
             {
                 budget -= 1;
                 self.accept_one(now_ms, index);

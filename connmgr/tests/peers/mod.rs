@@ -21,6 +21,13 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 /// way to wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The Python that has pyzmq: the one that `scripts/venv` makes, or the one that `FOREBAY_TEST_PYTHON`
+/// names.
+pub fn python() -> PathBuf {
+    let made = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
+    std::env::var_os("FOREBAY_TEST_PYTHON").map_or_else(made, PathBuf::from)
+}
+
 /// A process with ZeroMQ sockets. Killed when dropped.
 pub struct Peer {
     child: Child,
@@ -30,11 +37,9 @@ pub struct Peer {
 
 impl Peer {
     pub fn start() -> Peer {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let python = std::env::var_os("FOREBAY_TEST_PYTHON")
-            .map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
+        let python = python();
         let mut child = Command::new(&python)
-            .arg(root.join("connmgr/tests/peers/peer.py"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/peer.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -234,7 +234,9 @@ impl Worker {
         exchange.expects_continue = false;
         // Without credits only what is no content can be used: the framing, up to the end.
         let mut decoder = exchange.decoder.clone();
-        let window = if credits == 0 { input } else { &input[..input.len().min(credits)] };
+        let piece_bytes_max = credits.min(self.config.buffer_bytes as usize);
+        let window_bytes = if credits == 0 { input.len() } else { piece_bytes_max };
+        let window = &input[..input.len().min(window_bytes)];
         let decoded = match decoder.decode(window) {
             Ok(decoded) => decoded,
             Err(error) => {

@@ -1,0 +1,185 @@
+//! What the edge answers by itself: nonsense, silence, and handlers that are not there.
+
+use bytes::Bytes;
+
+use super::{Edge, config, lines};
+use crate::hub::FromHub;
+
+#[test]
+fn each_fault_of_a_head_has_its_status() {
+    let long = "x".repeat(100_000);
+    for (request, status) in [
+        ("GET / HTTP/1.1\nHost: a\n\n", 400),
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417),
+        (&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 431),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+    ] {
+        let mut edge = Edge::new();
+        let client = edge.connect_with(request);
+        let got = edge.got(client);
+        assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{got}");
+        assert!(got.contains("\r\nConnection: close\r\n"), "{got}");
+        // Whoever still sends gets the answer nonetheless.
+        assert!(edge.is_shut(client) && !edge.is_closed(client));
+        edge.send(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(edge.told(), []);
+        edge.half_close(client);
+        assert!(edge.is_closed(client));
+        edge.end();
+    }
+}
+
+#[test]
+fn half_a_head_is_told_and_an_idle_connection_is_not() {
+    let mut edge = Edge::new();
+    let (idle, half) = (edge.connect(), edge.connect());
+    edge.advance(30_000);
+    edge.send(half, "GET / HTTP/1.1\r\nHo");
+    edge.advance(30_000);
+    assert!(edge.is_closed(idle));
+    assert_eq!(edge.got(idle), "");
+    edge.advance(29_990);
+    assert_eq!(edge.got(half), "");
+    edge.advance(20);
+    assert!(edge.got(half).starts_with("HTTP/1.1 408 Request Timeout\r\n"));
+    edge.advance(2_000);
+    assert!(edge.is_closed(half));
+    edge.end();
+}
+
+#[test]
+fn no_handler_is_a_503() {
+    let mut edge = Edge::new();
+    let (client, session) = edge.get();
+    edge.hub(&FromHub::Refused(session.id.clone().into()));
+    let head = [
+        "HTTP/1.1 503 Service Unavailable",
+        "Content-Type: text/plain",
+        "Content-Length: 23",
+        "Retry-After: 1",
+        "Connection: close",
+    ];
+    assert_eq!(edge.got(client), lines(&head, "No handler is available"));
+    edge.hub(&FromHub::Refused(session.id.into()));
+    edge.hub(&FromHub::Refused(Bytes::from_static(b"nonsense")));
+    assert_eq!(edge.got(client), "", "once is enough");
+}
+
+#[test]
+fn a_handler_that_leaves_is_a_502_or_a_cut_answer() {
+    let mut edge = Edge::new();
+    let (client, session) = edge.get();
+    edge.hub(&FromHub::HandlerLeft(session.id.into()));
+    let got = edge.got(client);
+    assert!(got.starts_with("HTTP/1.1 502") && got.contains("Retry-After: 0\r\n"), "{got}");
+
+    edge.told();
+    let (client, mut session) = edge.get_next();
+    session.answer(&mut edge, &[], "a", true);
+    edge.told();
+    edge.hub(&FromHub::HandlerLeft(session.id.clone().into()));
+    assert!(edge.is_closed(client));
+    assert!(!edge.got(client).contains("0\r\n\r\n"), "no last chunk");
+    assert_eq!(edge.told_kinds(), ["done "]);
+}
+
+#[test]
+fn a_silent_handler_is_a_504() {
+    let mut edge = Edge::new();
+    let (client, mut session) = edge.get();
+    session.say(&mut edge, zhttp::Kind::KeepAlive);
+    edge.advance(59_990);
+    assert_eq!(edge.got(client), "");
+    edge.advance(20);
+    assert!(edge.got(client).starts_with("HTTP/1.1 504 Gateway Timeout\r\n"));
+    assert_eq!(edge.told_kinds(), ["h1 keep-alive", "h1 cancel", "done "]);
+
+    // Whoever got the request but has not answered is known to the hub alone.
+    let (client, _) = edge.get_next();
+    edge.advance(60_010);
+    assert!(edge.got(client).starts_with("HTTP/1.1 504"));
+    assert_eq!(edge.told_kinds(), ["done cancel"]);
+
+    let (client, mut session) = edge.get_next();
+    session.answer(&mut edge, &[], "a", true);
+    edge.advance(60_010);
+    assert!(edge.is_closed(client));
+}
+
+#[test]
+fn the_stream_timeout_is_heeded_however_short() {
+    let mut config = config();
+    config.timeouts.stream_ms = 500;
+    let mut edge = Edge::with(config);
+    let (client, mut session) = edge.get();
+    session.answer(&mut edge, &[], "a", true);
+    edge.advance(400);
+    session.body(&mut edge, "b", true);
+    edge.advance(490);
+    assert!(!edge.is_closed(client), "the client took something");
+    edge.told();
+    edge.advance(20);
+    assert!(edge.is_closed(client));
+    assert_eq!(edge.told_kinds(), ["h1 cancel", "done "]);
+}
+
+#[test]
+fn a_handler_may_refuse() {
+    for kind in [zhttp::Kind::Cancel, zhttp::Kind::Error] {
+        let mut edge = Edge::new();
+        let (client, mut session) = edge.get();
+        session.say(&mut edge, kind);
+        assert!(edge.got(client).starts_with("HTTP/1.1 500"));
+        assert_eq!(edge.told_kinds(), ["done "], "it knows");
+        let (client, mut session) = edge.get_next();
+        session.answer(&mut edge, &[], "a", true);
+        edge.told();
+        session.say(&mut edge, kind);
+        assert!(edge.is_closed(client));
+        assert_eq!(edge.told_kinds(), ["done "]);
+    }
+}
+
+#[test]
+fn a_lost_packet_ends_the_session() {
+    let mut edge = Edge::new();
+    let (client, mut session) = edge.get();
+    session.seq = 1;
+    session.answer(&mut edge, &[], "a", false);
+    assert!(edge.got(client).starts_with("HTTP/1.1 500"));
+    assert_eq!(edge.told_kinds(), ["h1 error", "done "], "also one that was unknown until now");
+
+    let (client, mut session) = edge.get_next();
+    session.answer(&mut edge, &[], "a", true);
+    edge.told();
+    session.seq += 1;
+    session.body(&mut edge, "c", true);
+    assert!(edge.is_closed(client));
+    assert_eq!(edge.told_kinds(), ["h1 error", "done "]);
+    assert_eq!(edge.worker.stats().bad_packets, 2);
+}
+
+#[test]
+fn what_has_no_place_ends_the_session() {
+    use zhttp::Kind;
+    for kind in [Kind::HandoffProceed, Kind::Close, Kind::Ping, Kind::Pong, Kind::Hold, Kind::Send]
+    {
+        let mut edge = Edge::new();
+        let (client, mut session) = edge.get();
+        session.say(&mut edge, kind);
+        assert!(edge.got(client).starts_with("HTTP/1.1 500"), "{kind:?}");
+        assert_eq!(edge.told_kinds(), ["h1 error", "done "]);
+    }
+}

@@ -281,6 +281,12 @@ impl Edge {
         (key, self.request())
     }
 
+    /// The same, whatever was told before.
+    fn get_next(&mut self) -> (Key, Session) {
+        self.told();
+        self.get()
+    }
+
     /// Ends all connections, and checks that nothing is left of them.
     fn end(mut self) {
         for key in self.sockets.clients.keys().copied().collect::<Vec<_>>() {
@@ -303,7 +309,9 @@ fn told(message: ToHub) -> Told {
             Told { to: "done".into(), id: text(&id), ..Told::default() }
         }
         ToHub::Done { cancel: Some(packet), .. } => read_packet("done".into(), &packet),
-        ToHub::Want(want) => Told { to: "want".into(), kind: format!("{want:?}"), ..Told::default() },
+        ToHub::Want(want) => {
+            Told { to: "want".into(), kind: format!("{want:?}"), ..Told::default() }
+        }
     }
 }
 

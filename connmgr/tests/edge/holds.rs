@@ -1,0 +1,104 @@
+//! Held clients outlive their handlers.
+
+use zhttp::hold::{Channels, Event, EventList, Events, Feed, Format, HoldParams};
+use zhttp::{Cursor, Envelope, Id, Kind, Packet};
+
+use crate::client::Client;
+use crate::handler::{Got, Handler};
+use crate::process::EdgeProcess;
+
+const CHANNEL: &str = "acme:news";
+const EPOCH: u64 = 1_736_467_200_000;
+
+/// Takes the hold of a request, from the beginning of the channel on.
+async fn hold(handler: &mut Handler, request: &Got) {
+    let ids = [Id { id: request.id.as_bytes(), seq: Some(0) }];
+    let params = HoldParams {
+        format: Format::Sse,
+        channels: Channels::default(),
+        keep_alive_ms: 0,
+        expires_s: 0,
+        context: b"u=7",
+        notify: true,
+    };
+    let mut packet = Vec::new();
+    Envelope { from: b"first", ids: &ids, kind: Kind::Data, multi: false }.write_ext(
+        &mut packet,
+        |ext| params.write(ext, &[(CHANNEL, Cursor::new(EPOCH, 0))]),
+        |fields| {
+            fields.int("code", 200);
+            fields.bytes("body", b"retry: 500\n\n");
+        },
+    );
+    handler.send_stream(&packet).await;
+}
+
+/// Sends one event, the one behind `after`.
+async fn event(handler: &mut Handler, after: u64, data: &str) {
+    let events = EventList::default();
+    let events = Events { channel: CHANNEL, epoch: EPOCH, after, prev: None, events };
+    let event = Event { data: data.as_bytes(), kind: "stream", end: false };
+    let packet = handler.packet("", None, Kind::Events, |fields| {
+        events.write(fields, std::iter::once(event));
+    });
+    handler.send_stream(&packet).await;
+}
+
+/// What a feeder is asked to feed, and from where.
+fn feed(got: &Got) -> Vec<(String, Option<Cursor>)> {
+    let packet = Packet::parse(&got.bytes).unwrap();
+    Feed::read(&packet).unwrap().map(|(name, head)| (name.to_owned(), head)).collect()
+}
+
+#[tokio::test]
+async fn a_feeder_is_killed_and_another_takes_over() {
+    let edge = EdgeProcess::start(&[]).await;
+    let mut first = Handler::greeting(&edge, "first").await;
+    let mut client = Client::get(edge.address, "/events").await;
+    let request = first.next_of(Kind::Data).await;
+    hold(&mut first, &request).await;
+    client.until("retry: 500\n\n\r\n").await;
+    let asked = feed(&first.next_of(Kind::Feed).await);
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].0, CHANNEL);
+    event(&mut first, 0, "one").await;
+    let event_of = |n: u64, data: &str| format!("event: stream\nid: {EPOCH}-{n}\ndata: {data}\n\n");
+    client.until(&event_of(1, "one")).await;
+
+    first.kill().await;
+    let mut second = Handler::greeting(&edge, "second").await;
+    let asked = feed(&second.next_of(Kind::Feed).await);
+    assert_eq!(asked, [(CHANNEL.to_owned(), Some(Cursor::new(EPOCH, 1)))], "where it stands");
+    event(&mut second, 0, "one").await;
+    event(&mut second, 1, "two").await;
+    let got = client.until(&event_of(2, "two")).await;
+    assert!(!got.contains("one"), "what came twice is told once: {got}");
+
+    // Another handler writes to the client, and ends the response; the connection goes on.
+    let send = second.packet(&request.id, None, Kind::Send, |fields| fields.bytes("body", b"{}"));
+    second.send_stream(&send).await;
+    client.until("event: control\ndata: {}\n\n").await;
+    let close = second.packet(&request.id, None, Kind::Close, |_| {});
+    second.send_stream(&close).await;
+    client.until("0\r\n\r\n").await;
+    assert_eq!(second.next_of(Kind::Closed).await.id, request.id);
+    client.ask("/next").await;
+    let request = second.next_of(Kind::Data).await;
+    second.say(&request.id, (200, b"next"), false).await;
+    assert_eq!(client.response().await.text(), "next");
+}
+
+#[tokio::test]
+async fn a_drain_sends_held_clients_away() {
+    let mut edge = EdgeProcess::start(&["--drain-timeout=60"]).await;
+    let mut handler = Handler::greeting(&edge, "first").await;
+    let mut client = Client::get(edge.address, "/events").await;
+    let request = handler.next_of(Kind::Data).await;
+    hold(&mut handler, &request).await;
+    client.until("retry: 500\n\n\r\n").await;
+    edge.signal("-TERM");
+    let got = client.rest().await;
+    assert!(got.contains("server_draining") && got.ends_with("0\r\n\r\n"), "{got}");
+    drop(client);
+    assert_eq!(edge.wait().await.code(), Some(0));
+}

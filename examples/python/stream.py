@@ -1,0 +1,78 @@
+"""An answer in pieces, no faster than the client reads it.
+
+The first packet of a request says how many bytes the edge takes (`credits`). As the client reads, the
+edge grants more, in packets to the address that the handler gave as `from`: here a DEALER of that
+name. Packets of a session are numbered, in each direction.
+
+    python stream.py --spec ipc:///tmp/edge --bytes 1000000
+    curl http://localhost:8000/ | wc -c
+"""
+
+import argparse
+
+import tnet
+import zmq
+
+NAME = "stream"
+
+parser = argparse.ArgumentParser(description="Answers each request with so many bytes.")
+parser.add_argument("--spec", default="ipc://client", help="the edge's --zclient-stream")
+parser.add_argument("--bytes", type=int, default=1_000_000, help="how many")
+options = parser.parse_args()
+
+context = zmq.Context()
+requests = context.socket(zmq.PULL)
+requests.connect(options.spec + "-out")
+# Both ways: answers go out here, and credits come in.
+stream = context.socket(zmq.DEALER)
+stream.identity = NAME.encode()
+stream.connect(options.spec + "-out-stream")
+poller = zmq.Poller()
+poller.register(requests, zmq.POLLIN)
+poller.register(stream, zmq.POLLIN)
+
+sessions = {}  # by id: the number of the next packet, what is left to send, the credits
+
+
+def send(session_id):
+    """Sends as much as the credits allow."""
+    session = sessions[session_id]
+    while session["credits"] > 0 or session["left"] == 0:
+        size = min(session["credits"], session["left"], 4096)
+        packet = {"from": NAME, "id": session_id, "seq": session["seq"], "body": b"x" * size}
+        if session["seq"] == 0:
+            packet["code"] = 200
+            packet["headers"] = [["Content-Type", "application/octet-stream"]]
+        session["seq"] += 1
+        session["left"] -= size
+        session["credits"] -= size
+        packet["more"] = session["left"] > 0
+        stream.send_multipart([b"", b"T" + tnet.dumps(packet)])
+        if not packet["more"]:
+            del sessions[session_id]
+            return
+
+
+def receive(packet):
+    """Takes a packet about sessions that have begun."""
+    ids = packet["id"] if isinstance(packet["id"], list) else [packet]
+    for entry in ids:
+        if entry["id"] not in sessions:
+            continue
+        if packet.get("type") == b"credit":
+            sessions[entry["id"]]["credits"] += packet["credits"]
+            send(entry["id"])
+        elif packet.get("type") in (b"cancel", b"error"):
+            # The client has left.
+            del sessions[entry["id"]]
+
+
+while True:
+    ready = dict(poller.poll())
+    if requests in ready:
+        request = tnet.loads(requests.recv()[1:])
+        print(request["uri"].decode(), flush=True)
+        sessions[request["id"]] = {"seq": 0, "left": options.bytes, "credits": request["credits"]}
+        send(request["id"])
+    if stream in ready:
+        receive(tnet.loads(stream.recv_multipart()[1][1:]))
