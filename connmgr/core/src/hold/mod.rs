@@ -7,7 +7,7 @@
 //! * [`Members`], one in each worker: the connections of each channel, their cursors, what to write
 //!   next, and which stored events are wanted.
 //! * [`Feeds`], one for the edge: which handler feeds which channel, which worker wants it, the
-//!   stored events asked for, and the newest events of each channel (its [`Tail`](tail::Tail)).
+//!   stored events asked for, and the newest events of each channel (its tail).
 //!
 //! The rule of delivery is in one place, [`Run::index_after`]: a member gets the event that follows
 //! its cursor, and nothing else.

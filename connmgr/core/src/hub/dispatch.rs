@@ -97,8 +97,9 @@ enum Stage {
     Pushed { withdrawn: Withdrawn },
     /// A handler has it, and has said nothing yet.
     Given { handler: HandlerId, withdrawn: Withdrawn, pending: Pending },
-    /// A handler is at it.
-    Started { handler: HandlerId, withdrawn: Withdrawn, worker: u16 },
+    /// A handler is at it: `owner`, who may have taken it over from the handler that it was given to.
+    /// It counts for that one, as long as it is there.
+    Started { counted: Option<HandlerId>, owner: HandlerId, withdrawn: Withdrawn, worker: u16 },
 }
 
 #[derive(Debug)]
@@ -195,21 +196,23 @@ impl Dispatch {
                     return Verdict::Withdrawn;
                 }
                 *stage = Stage::Started {
-                    handler: handler.clone(),
+                    counted: Some(handler.clone()),
+                    owner: handler.clone(),
                     withdrawn: std::mem::take(withdrawn),
                     worker: pending.worker,
                 };
                 Verdict::Pass
             }
-            Stage::Started { handler, .. } if **handler == *from => Verdict::Pass,
-            // Any other handler may speak too: sessions can be handed over.
-            Stage::Started { withdrawn, .. } | Stage::Pushed { withdrawn } => {
-                if late(withdrawn) {
-                    Verdict::Withdrawn
-                } else {
-                    Verdict::Pass
-                }
+            Stage::Started { owner, .. } if **owner == *from => Verdict::Pass,
+            Stage::Started { withdrawn, .. } | Stage::Pushed { withdrawn } if late(withdrawn) => {
+                Verdict::Withdrawn
             }
+            Stage::Started { owner, .. } => {
+                // Any other handler may speak too: sessions can be handed over.
+                *owner = from.into();
+                Verdict::Pass
+            }
+            Stage::Pushed { .. } => Verdict::Pass,
         }
     }
 
@@ -226,8 +229,10 @@ impl Dispatch {
                 self.retry = true;
                 Some(handler)
             }
-            Stage::Started { handler, .. } => {
-                presence.finished(&handler);
+            Stage::Started { counted, .. } => {
+                if let Some(handler) = counted {
+                    presence.finished(&handler);
+                }
                 self.retry = true;
                 None
             }
@@ -244,17 +249,21 @@ impl Dispatch {
     }
 
     /// Takes everything from a handler that is gone.
+    ///
+    /// A session that another handler has taken over goes on.
     pub(super) fn handle_left(&mut self, now_ms: u64, id: &HandlerId) {
         let mut taken = Vec::new();
-        for (request, stage) in &self.requests {
+        for (request, stage) in &mut self.requests {
             match stage {
-                Stage::Given { handler, .. } | Stage::Started { handler, .. } if handler == id => {
+                Stage::Given { handler: owner, .. } | Stage::Started { owner, .. }
+                    if owner == id =>
+                {
                     taken.push(request.clone());
                 }
-                Stage::Waiting { .. }
-                | Stage::Pushed { .. }
-                | Stage::Given { .. }
-                | Stage::Started { .. } => {}
+                Stage::Started { counted, .. } => {
+                    counted.take_if(|handler| handler == id);
+                }
+                Stage::Waiting { .. } | Stage::Pushed { .. } | Stage::Given { .. } => {}
             }
         }
         taken.sort_unstable();

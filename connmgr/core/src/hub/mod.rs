@@ -1,6 +1,6 @@
 //! The hub: what the edge knows of its handlers, in the thread that owns the ZeroMQ sockets.
 //!
-//! Three machines behind one door. [`Presence`] knows who is there and what they do; [`Dispatch`]
+//! Three machines behind one door. `Presence` knows who is there and what they do; `Dispatch`
 //! gives requests to them; [`Feeds`] has channels followed and ranges read. Packets from handlers
 //! come in by [`Hub::handle_packet`], messages from workers by [`Hub::handle_worker`]; what goes out
 //! is polled. The shell moves bytes and decides nothing.
@@ -19,6 +19,7 @@ pub use dispatch::{DispatchConfig, Pending, Route};
 use presence::{Change, Presence};
 
 use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, Want};
+use crate::session::SessionId;
 
 /// The identity of a handler: its `from`, and that of its socket.
 pub type HandlerId = Arc<[u8]>;
@@ -256,7 +257,9 @@ impl Hub {
                     continue;
                 }
             }
-            if let Some(worker) = worker_of(id.id).filter(|worker| *worker < self.config.workers)
+            if let Some(worker) = SessionId::parse(id.id)
+                .map(|session| session.worker)
+                .filter(|worker| *worker < self.config.workers)
                 && !told.contains(&worker)
             {
                 told.push(worker);
@@ -383,10 +386,4 @@ impl Hub {
         };
         HubOutput::Route { peer, packet: out.into() }
     }
-}
-
-/// The worker that an id of ours names: `{worker}-{slot}-{counter}`.
-fn worker_of(id: &[u8]) -> Option<u16> {
-    let end = id.iter().position(|&byte| byte == b'-')?;
-    std::str::from_utf8(&id[..end]).ok()?.parse().ok()
 }

@@ -22,10 +22,10 @@ impl Dispatch {
                     assert_eq!(entry.pending.id, *id, "a place of its own");
                     assert!(self.deadlines.contains(&(entry.deadline_ms, *place)), "and an end");
                 }
-                Stage::Given { handler, .. } | Stage::Started { handler, .. } => {
+                Stage::Given { handler, .. } | Stage::Started { counted: Some(handler), .. } => {
                     *in_flight.entry(handler).or_default() += 1;
                 }
-                Stage::Pushed { .. } => {}
+                Stage::Started { counted: None, .. } | Stage::Pushed { .. } => {}
             }
         }
         assert_eq!(waiting, self.waiting.len(), "places belong to requests");

@@ -150,6 +150,21 @@ fn a_handler_that_leaves_after_its_first_packet_is_told_of() {
 }
 
 #[test]
+fn a_session_that_was_taken_over_goes_on_without_its_first_handler() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.hello("b", 0);
+    edge.request(0, "1", "/events/1");
+    edge.said(0);
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    assert_eq!(edge.answer("b", "1"), Verdict::Pass);
+    edge.left(10, "a");
+    assert_eq!(edge.said(10), Vec::<String>::new());
+    edge.left(20, "b");
+    assert_eq!(edge.said(20).len(), 1, "now nobody is at it");
+}
+
+#[test]
 fn a_request_waits_for_a_handler_with_room() {
     let mut edge = Edge::new();
     edge.hello("a", 1);
