@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{Args, ValueEnum};
 use forebay_connmgr::log;
-use forebay_handlers::roles::{Handlers, Roles, RolesConfig};
+use forebay_handlers::attach::{AttachError, LinkError};
+use forebay_handlers::roles::{Handlers, Roles, RolesConfig, StartError};
 use forebay_handlers::store::{RedisStore, Store};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -95,16 +96,16 @@ impl LogArgs {
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM, SIGINT or SIGQUIT; a second one of these ends it at once.
 pub(crate) fn run(args: &HandlerArgs) -> Result<(), Failure> {
-    let keys = args.keys.resolve(args.data_dir.as_deref())?;
-    args.log.init()?;
-    warn_of_development_keys(&keys);
     let roles = Roles {
         publish: args.role.contains(&RoleName::Publish),
         fanout: args.role.contains(&RoleName::Fanout),
         cleanup: args.role.contains(&RoleName::Cleanup),
     };
+    let keys = args.keys.resolve(args.data_dir.as_deref(), roles)?;
+    args.log.init()?;
+    warn_of_development_keys(&keys);
     let config = RolesConfig {
         id: args.id.clone().unwrap_or_else(default_id),
         edges: args.edge.clone(),
@@ -115,22 +116,23 @@ pub(crate) fn run(args: &HandlerArgs) -> Result<(), Failure> {
         requests_max: args.requests_max,
     };
     Runtime::new()?.block_on(async {
-        let mut signals = Signals::new()?;
-        let store = RedisStore::open(&args.redis).await?;
-        serve(config, store, &mut signals).await
+        let signals = Signals::new()?;
+        let store = open_redis(&args.redis).await?;
+        serve(config, store, signals).await
     })
 }
 
 async fn serve<S: Store>(
     config: RolesConfig,
     store: S,
-    signals: &mut Signals,
+    mut signals: Signals,
 ) -> Result<(), Failure> {
     let id = config.id.clone();
-    let handlers = Handlers::start(config, store).await?;
+    let handlers = Handlers::start(config, store).await.map_err(|error| refused(&error))?;
     tracing::info!("handler {id} started");
     signals.wait().await;
     tracing::info!("stopping...");
+    signals.exit_at_next();
     handlers.shutdown(SHUTDOWN_LIMIT).await;
     tracing::info!("stopped");
     Ok(())
@@ -144,6 +146,23 @@ pub(crate) fn warn_of_development_keys(keys: &Keys) {
             development.dir().display()
         );
     }
+}
+
+/// Opens the store in Redis. One that does not answer is waited for, later; the only error is a wrong address.
+pub(crate) async fn open_redis(url: &str) -> Result<RedisStore, Failure> {
+    RedisStore::open(url).await.map_err(|error| Failure::usage(format!("--redis: {error}")))
+}
+
+/// Says which option is wrong.
+fn refused(error: &StartError) -> Failure {
+    let option = match error {
+        StartError::Attach(AttachError::Link(LinkError::Identity { .. })) => "--id: ",
+        StartError::Attach(
+            AttachError::Link(_) | AttachError::NoEdge | AttachError::EdgeTwice { .. },
+        ) => "--edge: ",
+        StartError::Attach(AttachError::Serves { .. }) | StartError::Keys(_) => "",
+    };
+    Failure::usage(format!("{option}{error}"))
 }
 
 /// A name that no other handler has, for as long as this one lives.
@@ -168,6 +187,14 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
         })
+    }
+
+    /// From now on the next one ends the process at once. Must be called in a runtime.
+    pub(crate) fn exit_at_next(mut self) {
+        tokio::spawn(async move {
+            self.wait().await;
+            std::process::exit(1);
+        });
     }
 
     /// Waits for one of them.

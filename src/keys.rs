@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use forebay_handlers::auth::{
-    DevKeys, GatewayJwt, Grant, KeyMaterial, KeySource, Minter, PublishJwt, Role, SecretText,
-    VerifierConfig,
+    DevKeys, GatewayJwt, Grant, KeyError, KeyMaterial, KeyProblem, KeySource, Minter, PublishJwt,
+    Role, SecretText, Verifier, VerifierConfig,
 };
+
+use forebay_handlers::roles::Roles;
 
 use crate::{Failure, time};
 
@@ -83,30 +85,43 @@ impl KeyArgs {
         join(Role::Publisher, config, key, claims)
     }
 
-    /// Both, where each must have been said, or come from the development keys of a directory.
-    pub(crate) fn resolve(&self, data_dir: Option<&Path>) -> Result<Keys, Failure> {
+    /// How the tokens of these roles are verified: as was said, or with the development keys of a directory. A role that
+    /// the process does not have needs no keys.
+    pub(crate) fn resolve(&self, data_dir: Option<&Path>, roles: Roles) -> Result<Keys, Failure> {
         let (subscriber, publisher) = (self.subscriber()?, self.publisher()?);
-        if let (Some(subscriber), Some(publisher)) = (&subscriber, &publisher) {
-            let (subscriber, publisher) = (subscriber.clone(), publisher.clone());
-            return Ok(Keys { subscriber, publisher, development: None });
+        for config in [&subscriber, &publisher].into_iter().flatten() {
+            Verifier::new(config.clone()).map_err(|error| Failure::usage(error.to_string()))?;
         }
-        let Some(data_dir) = data_dir else {
+        let lacks_subscriber = roles.fanout && subscriber.is_none();
+        let lacks_publisher = (roles.publish || roles.cleanup) && publisher.is_none();
+        let mut development = None;
+        if lacks_subscriber || lacks_publisher {
             let missing =
-                if subscriber.is_none() { "GATEWAY_JWT_PUBLIC_KEY" } else { "PUBLISH_JWT_SECRET" };
-            return Err(Failure::usage(format!(
-                "no keys: set {missing}, or --data-dir for development keys"
-            )));
+                if lacks_subscriber { "GATEWAY_JWT_PUBLIC_KEY" } else { "PUBLISH_JWT_SECRET" };
+            let data_dir = data_dir.ok_or_else(|| {
+                Failure::usage(format!(
+                    "no keys: set {missing}, or --data-dir for development keys"
+                ))
+            })?;
+            let lacking =
+                [(Role::Subscriber, lacks_subscriber), (Role::Publisher, lacks_publisher)];
+            let roles = lacking.into_iter().filter(|(_, lacks)| *lacks).map(|(role, _)| role);
+            let keys = DevKeys::load_or_create(data_dir)?;
+            development = Some(Development { keys, roles: roles.collect() });
+        }
+        let or_development = |config: Option<VerifierConfig>, role| {
+            let keys = development.as_ref().filter(|development| development.roles.contains(&role));
+            config.or_else(|| keys.map(|development| development.config(role))).unwrap_or_else(
+                || {
+                    // Not looked at: the process does not have the role.
+                    VerifierConfig { role, issuer: None, audience: None, keys: Vec::new() }
+                },
+            )
         };
-        let keys = DevKeys::load_or_create(data_dir)?;
-        let roles =
-            [(Role::Subscriber, subscriber.is_none()), (Role::Publisher, publisher.is_none())];
         Ok(Keys {
-            subscriber: subscriber.unwrap_or_else(|| keys.subscriber_config()),
-            publisher: publisher.unwrap_or_else(|| keys.publisher_config()),
-            development: Some(Development {
-                keys,
-                roles: roles.into_iter().filter(|(_, used)| *used).map(|(role, _)| role).collect(),
-            }),
+            subscriber: or_development(subscriber, Role::Subscriber),
+            publisher: or_development(publisher, Role::Publisher),
+            development,
         })
     }
 }
@@ -116,20 +131,23 @@ type Claims = (Option<String>, Option<String>);
 /// Adds a key of the other kind to what Sentry's variables say.
 fn join(
     role: Role,
-    config: Result<Option<VerifierConfig>, forebay_handlers::auth::KeyError>,
+    config: Result<Option<VerifierConfig>, KeyError>,
     more: Option<KeySource>,
     (issuer, audience): Claims,
 ) -> Result<Option<VerifierConfig>, Failure> {
-    match (config, more) {
-        (Ok(None), None) => Ok(None),
-        (Ok(Some(mut config)), more) => {
-            config.keys.extend(more);
-            Ok(Some(config))
-        }
+    let config = match config {
         // The issuer alone is no error when the other kind of key is there.
-        (_, Some(key)) => Ok(Some(VerifierConfig { role, issuer, audience, keys: vec![key] })),
-        (Err(error), None) => Err(Failure::usage(error.to_string())),
-    }
+        Err(KeyError { problem: KeyProblem::RequiredBy(_), .. }) if more.is_some() => None,
+        config => config.map_err(|error| Failure::usage(error.to_string()))?,
+    };
+    Ok(match (config, more) {
+        (Some(mut config), more) => {
+            config.keys.extend(more);
+            Some(config)
+        }
+        (None, Some(key)) => Some(VerifierConfig { role, issuer, audience, keys: vec![key] }),
+        (None, None) => None,
+    })
 }
 
 fn public(text: String) -> KeyMaterial {
@@ -157,6 +175,14 @@ pub(crate) struct Development {
 }
 
 impl Development {
+    /// How tokens that they sign are verified.
+    fn config(&self, role: Role) -> VerifierConfig {
+        match role {
+            Role::Subscriber => self.keys.subscriber_config(),
+            Role::Publisher => self.keys.publisher_config(),
+        }
+    }
+
     /// Where they are.
     pub(crate) fn dir(&self) -> &Path {
         &self.keys.dir
@@ -209,5 +235,49 @@ impl TokenSource {
         let now_s = time::unix_s();
         let grant = Grant { org: Some(org), channels, ttl_s: CLIENT_TOKEN_TTL_S, now_s };
         Ok(minter.mint(&grant)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        keys: KeyArgs,
+    }
+
+    fn resolve(arguments: &[&str], roles: Roles) -> Result<Keys, Failure> {
+        let arguments = std::iter::once("command").chain(arguments.iter().copied());
+        Command::try_parse_from(arguments).unwrap().keys.resolve(None, roles)
+    }
+
+    #[test]
+    fn a_role_needs_its_own_keys_only() {
+        let fanout = Roles { fanout: true, ..Roles::NONE };
+        let secret = "--gateway-jwt-secret=a secret of sixteen bytes or more";
+        assert!(resolve(&[secret], fanout).is_ok());
+        assert!(resolve(&[], Roles::NONE).is_ok());
+        let missing = |arguments: &[&str], roles| resolve(arguments, roles).unwrap_err().text;
+        assert!(missing(&[], fanout).contains("GATEWAY_JWT_PUBLIC_KEY"));
+        for roles in [Roles::ALL, Roles { cleanup: true, ..Roles::NONE }] {
+            assert!(missing(&[secret], roles).contains("PUBLISH_JWT_SECRET"));
+        }
+    }
+
+    #[test]
+    fn a_bad_setting_is_not_hidden_by_a_good_one() {
+        let fanout = Roles { fanout: true, ..Roles::NONE };
+        let secret = "--gateway-jwt-secret=a secret of sixteen bytes or more";
+        let issuer = resolve(&[secret, "--gateway-jwt-issuer=https://issuer"], fanout).unwrap();
+        assert_eq!(issuer.subscriber.issuer.as_deref(), Some("https://issuer"));
+        for bad in ["--gateway-jwt-issuer=", "--gateway-jwt-public-key="] {
+            assert!(resolve(&[secret, bad], fanout).is_err(), "{bad}");
+        }
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod handler;
 mod keys;
 mod limits;
+mod names;
 mod publish;
 mod tail;
 mod time;

@@ -1,6 +1,6 @@
 //! `forebay publish`: each line of standard input becomes an event.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Read};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::Failure;
 use crate::client::{self, ServerArgs};
 use crate::keys::TokenSource;
+use crate::names::{parse_channel, parse_org};
 
 /// After so long a line on standard error tells how far it is, and again after so long.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -25,11 +26,11 @@ const TRIES_MAX: u32 = 60;
 #[derive(Args, Debug)]
 pub(crate) struct PublishArgs {
     /// The org
-    #[arg(long, env = "FOREBAY_ORG", value_name = "ORG")]
+    #[arg(long, env = "FOREBAY_ORG", value_name = "ORG", value_parser = parse_org)]
     org: String,
 
     /// The channel
-    #[arg(long, env = "FOREBAY_CHANNEL", value_name = "CHANNEL")]
+    #[arg(long, env = "FOREBAY_CHANNEL", value_name = "CHANNEL", value_parser = parse_channel)]
     channel: String,
 
     /// Leave the channel open: publish no END
@@ -55,14 +56,47 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Failure> {
         progress: Progress::start(),
     };
     publisher.publish("PHASE_START", &Value::Null)?;
-    for line in std::io::stdin().lock().lines() {
-        publisher.publish("PHASE_DELTA", &payload(&line?))?;
+    let mut input = std::io::stdin().lock();
+    for number in 1u64.. {
+        let line = next_line(&mut input).map_err(|error| Failure {
+            text: format!("line {number} of the input was not published: {error}"),
+            code: 1,
+        })?;
+        let Some(line) = line else { break };
+        publisher.publish("PHASE_DELTA", &payload(&line))?;
     }
     if !args.no_end {
         publisher.publish("PHASE_END", &Value::Null)?;
     }
     publisher.progress.finish();
     Ok(())
+}
+
+/// Why a line cannot be an event.
+#[derive(Debug, thiserror::Error)]
+enum LineError {
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    #[error("it is longer than {MESSAGE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("it is not UTF-8")]
+    NotUtf8,
+}
+
+/// Reads a line, without its line break. One that is too long is not read to its end.
+fn next_line(input: &mut impl BufRead) -> Result<Option<String>, LineError> {
+    let mut line = Vec::new();
+    // Two more for the line break.
+    input.take(MESSAGE_BYTES_MAX as u64 + 2).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    if text.len() > MESSAGE_BYTES_MAX {
+        return Err(LineError::TooLong);
+    }
+    std::str::from_utf8(text).map(|text| Some(text.to_owned())).map_err(|_| LineError::NotUtf8)
 }
 
 /// The payload that a line means.
@@ -115,10 +149,11 @@ impl Publisher {
                     }
                     client::wait_before_retry(Some(response.headers()), attempt)
                 }
-                Err(error) => {
+                Err(error) if client::may_pass(&error) => {
                     last = error.to_string();
                     client::wait_before_retry(None, attempt)
                 }
+                Err(error) => return Err(error.into()),
             };
             self.progress.waiting(self.sequence, &last);
             std::thread::sleep(wait);
@@ -127,14 +162,7 @@ impl Publisher {
     }
 
     fn failure(&self, why: &str) -> Failure {
-        let line = self.sequence;
-        let limit = MESSAGE_BYTES_MAX;
-        let hint = if why.starts_with("413") {
-            format!(" (at most {limit} bytes)")
-        } else {
-            String::new()
-        };
-        Failure { text: format!("event {line} was not published: {why}{hint}"), code: 1 }
+        Failure { text: format!("event {} was not published: {why}", self.sequence), code: 1 }
     }
 }
 
@@ -186,7 +214,26 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+
+    #[test]
+    fn lines_have_a_largest_size() {
+        let mut input = &b"a\r\n\n\xc3\xa4"[..];
+        let mut next = || next_line(&mut input).unwrap();
+        assert_eq!([next(), next()], [Some("a".to_owned()), Some(String::new())]);
+        assert_eq!([next(), next()], [Some("ä".to_owned()), None]);
+
+        let longest = "x".repeat(MESSAGE_BYTES_MAX);
+        for end in ["", "\n", "\r\n"] {
+            let line = format!("{longest}{end}");
+            assert_eq!(next_line(&mut line.as_bytes()).unwrap().as_ref(), Some(&longest));
+            let line = format!("{longest}x{end}");
+            assert!(matches!(next_line(&mut line.as_bytes()), Err(LineError::TooLong)));
+        }
+        assert!(matches!(next_line(&mut &b"\xff"[..]), Err(LineError::NotUtf8)));
+    }
 
     #[test]
     fn a_line_is_an_object_or_a_value() {

@@ -13,6 +13,7 @@ use crate::Failure;
 use crate::client::sse::{SseEvent, SseReader};
 use crate::client::{self, ServerArgs, escape};
 use crate::keys::TokenSource;
+use crate::names::{parse_channel, parse_org};
 
 /// A connection on which nothing came for so long is dead: three keep-alives were due.
 const SILENCE_MAX: Duration = Duration::from_secs(50);
@@ -25,7 +26,7 @@ const LINES_AHEAD_MAX: usize = 1024;
 #[derive(Args, Debug)]
 pub(crate) struct TailArgs {
     /// The org
-    #[arg(long, env = "FOREBAY_ORG", value_name = "ORG")]
+    #[arg(long, env = "FOREBAY_ORG", value_name = "ORG", value_parser = parse_org)]
     org: String,
 
     /// A channel; repeatable
@@ -34,6 +35,7 @@ pub(crate) struct TailArgs {
         env = "FOREBAY_CHANNEL",
         value_name = "CHANNEL",
         value_delimiter = ' ',
+        value_parser = parse_channel,
         required = true
     )]
     channel: Vec<String>,
@@ -55,8 +57,10 @@ pub(crate) struct TailArgs {
 
 /// What became of one connection.
 enum Ended {
-    /// Every channel has ended.
-    Channels,
+    /// Nobody reads what is printed.
+    Reader,
+    /// With the end of a channel: perhaps the last, which the next answer says.
+    Channel,
     /// The connection is gone; come back.
     Connection(String),
 }
@@ -74,13 +78,12 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
     loop {
         let before = reader.last_event_id.clone();
         reader.reconnected();
-        let (why, wait) = match connect(&agent, &url, &token, &reader)? {
+        let (why, wait) = match connect(&agent, &url, &token, &reader, attempt)? {
             Connected::Ended => return Ok(()),
-            Connected::Refused(why, wait) => {
-                (why, wait.unwrap_or_else(|| client::wait_before_retry(None, attempt)))
-            }
+            Connected::Refused(why, wait) => (why, wait),
             Connected::Open(body) => match follow(args, body, &mut reader)? {
-                Ended::Channels => return Ok(()),
+                Ended::Reader => return Ok(()),
+                Ended::Channel => continue,
                 Ended::Connection(why) => (why, reader.retry.unwrap_or_default()),
             },
         };
@@ -96,7 +99,8 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
 enum Connected {
     Open(Body),
     Ended,
-    Refused(String, Option<Duration>),
+    /// For now; come again after that time.
+    Refused(String, Duration),
 }
 
 fn connect(
@@ -104,6 +108,7 @@ fn connect(
     url: &str,
     token: &str,
     reader: &SseReader,
+    attempt: u32,
 ) -> Result<Connected, Failure> {
     let mut request = agent
         .get(url)
@@ -114,14 +119,18 @@ fn connect(
     }
     let mut response = match request.call() {
         Ok(response) => response,
-        Err(error) => return Ok(Connected::Refused(error.to_string(), None)),
+        Err(error) if client::may_pass(&error) => {
+            let wait = client::wait_before_retry(None, attempt);
+            return Ok(Connected::Refused(error.to_string(), wait));
+        }
+        Err(error) => return Err(error.into()),
     };
     match response.status().as_u16() {
         200 => Ok(Connected::Open(response.into_body())),
         204 => Ok(Connected::Ended),
         status if client::is_transient(status) => {
-            let wait = client::wait_before_retry(Some(response.headers()), 0);
-            Ok(Connected::Refused(client::text_of(&mut response), Some(wait)))
+            let wait = client::wait_before_retry(Some(response.headers()), attempt);
+            Ok(Connected::Refused(client::text_of(&mut response), wait))
         }
         _ => Err(Failure { text: client::text_of(&mut response), code: 1 }),
     }
@@ -139,27 +148,23 @@ fn follow(args: &TailArgs, body: Body, reader: &mut SseReader) -> Result<Ended, 
         }
     });
     let mut out = std::io::stdout().lock();
-    let mut ended = 0;
+    let mut has_ended = false;
     loop {
         let line = match received.recv_timeout(SILENCE_MAX) {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => return Ok(Ended::Connection(error.to_string())),
             Err(RecvTimeoutError::Timeout) => return Ok(Ended::Connection("nothing came".into())),
-            Err(RecvTimeoutError::Disconnected) if ended >= args.channel.len() => {
-                return Ok(Ended::Channels);
-            }
+            Err(RecvTimeoutError::Disconnected) if has_ended => return Ok(Ended::Channel),
             Err(RecvTimeoutError::Disconnected) => {
                 return Ok(Ended::Connection("the server closed".into()));
             }
         };
         if let Some(event) = reader.handle_line(&line) {
             let data: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
-            if data["phase"] == "PHASE_END" {
-                ended += 1;
-            }
+            has_ended = data["phase"] == "PHASE_END";
             match print(&mut out, args.json, &reader.last_event_id, &event, &data) {
                 // Whoever read this has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ended::Channels),
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ended::Reader),
                 printed => printed?,
             }
         }

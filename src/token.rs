@@ -1,11 +1,13 @@
 //! `forebay token`: prints a token made with the development keys, and nothing else.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use forebay_handlers::auth::{DevKeys, Grant, Minter, Role};
 
+use crate::names::{parse_channel_pattern, parse_org};
 use crate::{Failure, time};
 
 /// What to print.
@@ -16,11 +18,11 @@ pub(crate) struct TokenArgs {
     role: TokenRole,
 
     /// The org that it covers
-    #[arg(long, env = "FOREBAY_ORG", value_name = "ORG")]
+    #[arg(long, env = "FOREBAY_ORG", value_name = "ORG", value_parser = parse_org)]
     org: String,
 
     /// A channel that it covers; repeatable; a name that ends in * covers a prefix [default: every channel of the org]
-    #[arg(long, env = "FOREBAY_CHANNEL", value_name = "CHANNEL", value_delimiter = ' ')]
+    #[arg(long, env = "FOREBAY_CHANNEL", value_name = "CHANNEL", value_delimiter = ' ', value_parser = parse_channel_pattern)]
     channel: Vec<String>,
 
     /// How long it lasts: 90s, 15m, 1h, 7d
@@ -49,6 +51,6 @@ pub(crate) fn run(args: &TokenArgs) -> Result<(), Failure> {
     let keys = DevKeys::load_or_create(&args.data_dir)?;
     let (ttl_s, now_s) = (args.ttl.as_secs(), time::unix_s());
     let grant = Grant { org: Some(&args.org), channels, ttl_s, now_s };
-    println!("{}", Minter::new(keys.minter_config(role))?.mint(&grant)?);
-    Ok(())
+    let token = Minter::new(keys.minter_config(role))?.mint(&grant)?;
+    Ok(writeln!(std::io::stdout(), "{token}")?)
 }

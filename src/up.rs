@@ -4,6 +4,7 @@
 //! can attach as well. Starting: data directory, keys, store, edge, handlers; then one request through all of it,
 //! and `ready`. Stopping goes the other way: the edge drains while the handlers still answer.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +14,10 @@ use forebay_connmgr::Edge;
 use forebay_connmgr::config::{Config, ConnmgrCommand};
 use forebay_handlers::auth::{Grant, Role};
 use forebay_handlers::roles::{Handlers, Roles, RolesConfig};
-use forebay_handlers::store::{EmbeddedStore, Fsync, RedisStore, Store};
+use forebay_handlers::store::{DirectoryLock, EmbeddedStore, Fsync, OpenError, Store};
 use tokio::runtime::Runtime;
 
-use crate::handler::{LogArgs, SHUTDOWN_LIMIT, Signals, warn_of_development_keys};
+use crate::handler::{LogArgs, SHUTDOWN_LIMIT, Signals, open_redis, warn_of_development_keys};
 use crate::keys::{Development, KeyArgs};
 use crate::limits::LimitArgs;
 use crate::{Failure, client, time};
@@ -86,11 +87,12 @@ enum FsyncName {
     Never,
 }
 
-/// Serves until SIGTERM, SIGINT or SIGQUIT.
+/// Serves until SIGTERM, SIGINT or SIGQUIT; a second one of these ends it at once.
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
-    let edge_spec = edge_spec(args)?;
+    let directories = Directories::take(args)?;
+    let edge_spec = directories.edge_spec()?;
     let config = edge_config(args.listen, &edge_spec)?;
-    let keys = args.keys.resolve(Some(&args.data_dir))?;
+    let keys = args.keys.resolve(Some(&args.data_dir), Roles::ALL)?;
     args.log.init()?;
     warn_of_development_keys(&keys);
     let roles = RolesConfig {
@@ -106,7 +108,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let runtime = Runtime::new()?;
     match &args.redis {
         Some(url) => {
-            let store = runtime.block_on(RedisStore::open(url))?;
+            let store = runtime.block_on(open_redis(url))?;
             serve(&runtime, &config, roles, store, development)
         }
         None => {
@@ -131,44 +133,67 @@ fn serve<S: Store>(
     store: S,
     development: Option<&Development>,
 ) -> Result<(), Failure> {
-    let mut signals = {
-        let _context = runtime.enter();
-        Signals::new()?
-    };
+    let _context = runtime.enter();
+    let mut signals = Signals::new()?;
     let edge = Edge::start(config)?;
     let url = url(edge.addresses());
     let handlers = runtime.block_on(Handlers::start(roles, store))?;
     announce(&url, development)?;
     runtime.block_on(signals.wait());
     tracing::info!("stopping...");
+    signals.exit_at_next();
     let drained = edge.drain();
     runtime.block_on(handlers.shutdown(SHUTDOWN_LIMIT));
     tracing::info!("stopped");
     Ok(drained?)
 }
 
-/// The base spec of the sockets between edge and handlers.
-fn edge_spec(args: &UpArgs) -> Result<String, Failure> {
-    std::fs::create_dir_all(&args.data_dir).map_err(|error| {
-        Failure::usage(format!("--data-dir {}: {error}", args.data_dir.display()))
-    })?;
-    let run_dir = args.run_dir.clone().unwrap_or_else(|| args.data_dir.join("run"));
-    std::fs::create_dir_all(&run_dir)
-        .map_err(|error| Failure::usage(format!("--run-dir {}: {error}", run_dir.display())))?;
-    let base = run_dir.join("client");
-    let longest = base.as_os_str().len() + "-out-stream".len();
-    if longest > SOCKET_PATH_BYTES_MAX {
-        return Err(Failure::usage(format!(
-            "--run-dir {}: too long for a socket path; give a shorter one",
-            run_dir.display()
-        )));
-    }
-    spec_of(&base)
+/// The directories of one `forebay up`. Locked, so that no other process takes its sockets or its events.
+struct Directories {
+    run: PathBuf,
+    _locks: Vec<DirectoryLock>,
 }
 
-fn spec_of(base: &Path) -> Result<String, Failure> {
-    let text = base.to_str().ok_or_else(|| Failure::usage("--run-dir: not UTF-8"))?;
-    Ok(format!("ipc://{text}"))
+impl Directories {
+    /// Makes them if they are not there, and locks them.
+    fn take(args: &UpArgs) -> Result<Self, Failure> {
+        let run = args.run_dir.clone().unwrap_or_else(|| args.data_dir.join("run"));
+        let lock = |directory: &Path, noun: &str, option: &str| {
+            DirectoryLock::take(directory).map_err(|error| match error {
+                OpenError::InUse { directory, pid } => Failure {
+                    text: format!("{noun} {directory} is in use by another process (pid {pid})"),
+                    code: 1,
+                },
+                OpenError::Directory { directory, source } => {
+                    Failure::usage(format!("{option} {directory}: {source}"))
+                }
+                other @ (OpenError::Address(_) | OpenError::Data { .. }) => other.into(),
+            })
+        };
+        let mut locks = vec![lock(&args.data_dir, "data directory", "--data-dir")?];
+        let is_one = match (args.data_dir.canonicalize(), run.canonicalize()) {
+            (Ok(data), Ok(run)) => data == run,
+            (Err(_), _) | (_, Err(_)) => false,
+        };
+        if !is_one {
+            locks.push(lock(&run, "run directory", "--run-dir")?);
+        }
+        Ok(Directories { run, _locks: locks })
+    }
+
+    /// The base spec of the sockets between edge and handlers.
+    fn edge_spec(&self) -> Result<String, Failure> {
+        let base = self.run.join("client");
+        let longest = base.as_os_str().len() + "-out-stream".len();
+        if longest > SOCKET_PATH_BYTES_MAX {
+            return Err(Failure::usage(format!(
+                "--run-dir {}: too long for a socket path; give a shorter one",
+                self.run.display()
+            )));
+        }
+        let base = base.to_str().ok_or_else(|| Failure::usage("--run-dir: not UTF-8"))?;
+        Ok(format!("ipc://{base}"))
+    }
 }
 
 /// The edge's configuration: that of `forebay connmgr` with these options. The environment may set the others.
@@ -179,8 +204,12 @@ fn edge_config(listen: SocketAddr, spec: &str) -> Result<Config, Failure> {
         format!("--zclient-stream={spec}"),
         "--id=up".to_owned(),
     ];
-    let command = ConnmgrCommand::try_parse_from(arguments)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let command = ConnmgrCommand::try_parse_from(arguments).map_err(|error| {
+        // Its first line says what is wrong; the rest is help for a command line that nobody typed.
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        Failure::usage(line.trim_start_matches("error: "))
+    })?;
     Config::resolve(&command.args).map_err(|error| Failure::usage(error.to_string()))
 }
 
@@ -190,28 +219,44 @@ fn url(addresses: &[SocketAddr]) -> String {
 
 /// Sends one request through edge and handler; then says that all is ready, and how to use it.
 fn announce(url: &str, development: Option<&Development>) -> Result<(), Failure> {
-    let mut response = client::agent().get(format!("{url}/healthz")).call()?;
+    // Past any proxy of the environment: it is our own socket.
+    let request = client::agent().get(format!("{url}/healthz"));
+    let mut response = request.config().proxy(None).build().call()?;
     if !response.status().is_success() {
-        return Err(Failure {
-            text: format!("not healthy: {}", client::text_of(&mut response)),
-            code: 1,
-        });
+        let text = format!("not healthy: {}", client::text_of(&mut response));
+        return Err(Failure { text, code: 1 });
     }
-    println!("ready {url}");
-    let mint = |role| -> Result<String, Failure> {
+    // Nobody may be reading this; that is no reason not to serve.
+    let _ = std::io::stdout().write_all(announcement(url, development)?.as_bytes());
+    Ok(())
+}
+
+/// What is printed when all is ready.
+fn announcement(url: &str, development: Option<&Development>) -> Result<String, Failure> {
+    let mint = |role| -> Result<Option<String>, Failure> {
         let now_s = time::unix_s();
         let grant = Grant { org: Some("1"), channels: &["*"], ttl_s: PRINTED_TOKEN_TTL_S, now_s };
-        let token = development.map(|keys| keys.mint(role, &grant)).transpose()?.flatten();
-        Ok(token.unwrap_or_else(|| "$TOKEN".to_owned()))
+        Ok(development.map(|keys| keys.mint(role, &grant)).transpose()?.flatten())
     };
-    println!("\nsubscribe:");
-    println!("  curl -N '{url}/events/1?channel_id=demo&token={}'", mint(Role::Subscriber)?);
-    println!("publish:");
-    println!(
-        "  curl -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \
-         -d '{{\"phase\":\"PHASE_DELTA\",\"payload\":{{\"value\":\"hello\"}}}}' '{url}/publish/1/demo'",
-        mint(Role::Publisher)?
-    );
-    println!("\nThe tokens are good for a day and every channel of org 1.\n");
-    Ok(())
+    let (subscribe, publish) = (mint(Role::Subscriber)?, mint(Role::Publisher)?);
+    let note = match (&subscribe, &publish) {
+        (Some(_), Some(_)) => "The tokens are good for a day and every channel of org 1.",
+        (None, None) => "Put tokens of your own into SUBSCRIBE_TOKEN and PUBLISH_TOKEN.",
+        (None, Some(_)) => "Put a token of your own into SUBSCRIBE_TOKEN.",
+        (Some(_), None) => "Put a token of your own into PUBLISH_TOKEN.",
+    };
+    let subscribe = subscribe.unwrap_or_else(|| "$SUBSCRIBE_TOKEN".to_owned());
+    let publish = publish.unwrap_or_else(|| "$PUBLISH_TOKEN".to_owned());
+    Ok(format!(
+        r#"ready {url}
+
+subscribe:
+  curl -N "{url}/events/1?channel_id=demo&token={subscribe}"
+publish:
+  curl -H "Authorization: Bearer {publish}" -H "Content-Type: application/json" -d '{{"phase":"PHASE_DELTA","payload":{{"value":"hello"}}}}' "{url}/publish/1/demo"
+
+{note}
+
+"#
+    ))
 }

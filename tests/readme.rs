@@ -48,5 +48,8 @@ fn the_readme_tells_every_option() {
         std::fs::write(&path, &updated).unwrap();
         return;
     }
-    assert!(readme == updated, "README.md is out of date: UPDATE_README=1 cargo test --test readme");
+    assert!(
+        readme == updated,
+        "README.md is out of date: UPDATE_README=1 cargo test --test readme"
+    );
 }

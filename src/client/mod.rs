@@ -5,7 +5,7 @@ pub(crate) mod sse;
 use std::time::Duration;
 
 use clap::Args;
-use ureq::http::{HeaderMap, Response};
+use ureq::http::{HeaderMap, Response, Uri};
 use ureq::{Agent, Body};
 
 /// How long a server may take to take a connection.
@@ -21,14 +21,30 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
     /// Where the edge listens
-    #[arg(long, env = "FOREBAY_URL", value_name = "URL", default_value = "http://127.0.0.1:8000")]
-    pub(crate) url: String,
+    #[arg(
+        long,
+        env = "FOREBAY_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000",
+        value_parser = parse_url
+    )]
+    url: String,
+}
+
+/// Checks that it is where a server can be. Returns it without a slash at its end.
+fn parse_url(text: &str) -> Result<String, &'static str> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.query().is_none()
+    });
+    uri.map(|_| text.trim_end_matches('/').to_owned()).ok_or("not a URL such as http://HOST:PORT")
 }
 
 impl ServerArgs {
     /// The URL of a path; parts of the path must need no escaping.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.url.trim_end_matches('/'))
+        format!("{}{path}", self.url)
     }
 }
 
@@ -41,6 +57,19 @@ pub(crate) fn agent() -> Agent {
         .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")))
         .build()
         .into()
+}
+
+/// Whether the same request may succeed later: the server restarts, or the network is in trouble.
+pub(crate) fn may_pass(error: &ureq::Error) -> bool {
+    use ureq::Error;
+    matches!(
+        error,
+        Error::Io(_)
+            | Error::Timeout(_)
+            | Error::HostNotFound
+            | Error::ConnectionFailed
+            | Error::Protocol(_)
+    )
 }
 
 /// Whether the same request may succeed later: refused for now, or a handler that left in the middle.
@@ -86,6 +115,15 @@ mod tests {
     #[test]
     fn query_values_are_escaped() {
         assert_eq!(escape("a-Z_0.~:*/ é"), "a-Z_0.~%3A%2A%2F%20%C3%A9");
+    }
+
+    #[test]
+    fn a_url_is_where_a_server_can_be() {
+        assert_eq!(parse_url("http://[::1]:8000/"), Ok("http://[::1]:8000".to_owned()));
+        assert_eq!(parse_url("https://a.example/b"), Ok("https://a.example/b".to_owned()));
+        for bad in ["", "localhost:8000", "/a", "ftp://a", "http://", "http://a b", "http://a?b"] {
+            assert!(parse_url(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct SseEvent {
 pub(crate) struct SseReader {
     kind: String,
     data: Option<String>,
+    /// The id of the event that is being read; it counts once the event is whole.
+    id: String,
     /// The id that a reconnect is to send.
     pub(crate) last_event_id: String,
     /// What the server wants a client to wait before it reconnects.
@@ -25,18 +27,20 @@ pub(crate) struct SseReader {
 impl SseReader {
     /// A reader that goes on after this event id; an empty one is none.
     pub(crate) fn from(last_event_id: String) -> Self {
-        SseReader { last_event_id, ..SseReader::default() }
+        SseReader { id: last_event_id.clone(), last_event_id, ..SseReader::default() }
     }
 
     /// Forgets an event that the end of the connection has cut off.
     pub(crate) fn reconnected(&mut self) {
         self.kind.clear();
         self.data = None;
+        self.last_event_id.clone_into(&mut self.id);
     }
 
     /// Takes a line without its line break. An empty line completes an event.
     pub(crate) fn handle_line(&mut self, line: &str) -> Option<SseEvent> {
         if line.is_empty() {
+            self.id.clone_into(&mut self.last_event_id);
             let kind = std::mem::take(&mut self.kind);
             let data = self.data.take()?;
             let kind = if kind.is_empty() { "message".to_owned() } else { kind };
@@ -53,7 +57,7 @@ impl SseReader {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            "id" if !value.contains('\0') => value.clone_into(&mut self.last_event_id),
+            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
             "retry" => self.retry = value.parse().ok().map(Duration::from_millis).or(self.retry),
             _ => {}
         }
@@ -86,7 +90,9 @@ mod tests {
     #[test]
     fn half_an_event_is_forgotten() {
         let mut reader = SseReader::default();
-        assert!(events(&mut reader, "id: 7-1\nevent: stream\ndata: cut").is_empty());
+        assert_eq!(events(&mut reader, "id: 7-1\ndata: first\n\n").len(), 1);
+        assert!(events(&mut reader, "id: 7-2\nevent: stream\ndata: cut").is_empty());
+        assert_eq!(reader.last_event_id, "7-1", "the second event is not whole");
         reader.reconnected();
         assert_eq!(events(&mut reader, "data: whole\n\n")[0].data, "whole");
         assert_eq!(reader.last_event_id, "7-1");

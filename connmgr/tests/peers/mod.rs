@@ -39,7 +39,8 @@ impl Peer {
     pub fn start() -> Peer {
         let python = python();
         let mut child = Command::new(&python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/peer.py"))
+            // Also used by the tests of `handlers`, whose folder is another one.
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../connmgr/tests/peers/peer.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

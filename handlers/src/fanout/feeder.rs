@@ -273,7 +273,8 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     }
 
     fn follow(&self, names: Vec<ChannelName>, purpose: Purpose<E>) {
-        if self.follow_jobs.try_send(FollowJob::Follow(names, purpose)).is_err() {
+        if self.follow_jobs.try_send(FollowJob::Follow(names, self.table.asked(), purpose)).is_err()
+        {
             self.count(&self.stats.refused_total);
         }
     }
@@ -323,15 +324,16 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     /// Lets the heads of channels be read that are followed already.
     fn reread(&self, names: Vec<ChannelName>) {
         // Lost, it would be lost for good, so this one waits for its place, in a task of its own.
-        let jobs = self.follow_jobs.clone();
-        tokio::spawn(async move { jobs.send(FollowJob::Reread(names)).await });
+        let (jobs, asked) = (self.follow_jobs.clone(), self.table.asked());
+        tokio::spawn(async move { jobs.send(FollowJob::Reread(names, asked)).await });
     }
 
     /// Heads were read: for an edge that asked, or because some may have moved unseen.
     fn handle_heads(&mut self, read: &HeadsRead<E>) {
         let mut moved: BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> = BTreeMap::new();
+        let mut doubtful = Vec::new();
         for (name, head) in read.names.iter().zip(&read.heads) {
-            match self.table.handle_head(name, head) {
+            match self.table.handle_head(name, head, read.asked) {
                 HeadNews::None => {}
                 HeadNews::Moved => {
                     for edge in self.table.edges(name) {
@@ -343,7 +345,11 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
                         self.send_to(self.table.edges(name), &packet);
                     }
                 }
+                HeadNews::Doubtful => doubtful.push(name.clone()),
             }
+        }
+        if !doubtful.is_empty() {
+            self.reread(doubtful);
         }
         if let Purpose::Answer { edge, has } = &read.purpose {
             // It gets all heads below.

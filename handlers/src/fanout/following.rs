@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use zhttp::Cursor;
 
 use super::heads::HeadsReader;
+use super::table::Asked;
 use crate::store::{ChannelName, FollowHandle, Head};
 
 /// Reads that are underway at once; past it jobs wait.
@@ -33,9 +34,9 @@ const REREAD_ATTEMPTS_MAX: u32 = 480;
 #[derive(Debug)]
 pub(super) enum FollowJob<E> {
     /// Follow these, then read their heads.
-    Follow(Vec<ChannelName>, Purpose<E>),
+    Follow(Vec<ChannelName>, Asked, Purpose<E>),
     /// Read the heads of these, whatever it takes.
-    Reread(Vec<ChannelName>),
+    Reread(Vec<ChannelName>, Asked),
     /// Follow these no more.
     Unfollow(Vec<ChannelName>),
 }
@@ -60,6 +61,8 @@ pub(super) struct HeadsRead<E> {
     pub(super) names: Vec<ChannelName>,
     /// For each name its head.
     pub(super) heads: Vec<Head>,
+    /// When that was asked for.
+    pub(super) asked: Asked,
     pub(super) purpose: Purpose<E>,
 }
 
@@ -77,7 +80,7 @@ impl<E: Send + 'static> Follower<E> {
         let room = Arc::new(Semaphore::new(READS_MAX));
         while let Some(job) = self.jobs.recv().await {
             match job {
-                FollowJob::Follow(names, purpose) => {
+                FollowJob::Follow(names, asked, purpose) => {
                     if !self.follow(&names).await {
                         // Not confirmed: the edge asks again. What was wanted is followed when the
                         // store is back, and then all heads are read.
@@ -86,14 +89,14 @@ impl<E: Send + 'static> Follower<E> {
                     let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
                     let (heads, reads) = (self.heads.clone(), self.reads.clone());
                     tokio::spawn(async move {
-                        if let Ok(found) = heads.read(names.clone()).await {
-                            let _ = reads.send(HeadsRead { names, heads: found, purpose }).await;
+                        if let Ok(heads) = heads.read(names.clone()).await {
+                            let _ = reads.send(HeadsRead { names, heads, asked, purpose }).await;
                         }
                         drop(permit);
                     });
                 }
-                FollowJob::Reread(names) => {
-                    tokio::spawn(reread(self.heads.clone(), self.reads.clone(), names));
+                FollowJob::Reread(names, asked) => {
+                    tokio::spawn(reread(self.heads.clone(), self.reads.clone(), names, asked));
                 }
                 FollowJob::Unfollow(names) => self.unfollow(&names).await,
             }
@@ -126,6 +129,7 @@ async fn reread<E>(
     reader: HeadsReader,
     reads: mpsc::Sender<HeadsRead<E>>,
     names: Vec<ChannelName>,
+    asked: Asked,
 ) {
     let mut attempts = 0;
     for names in names.chunks(REREAD_CHANNELS_MAX) {
@@ -143,7 +147,7 @@ async fn reread<E>(
             }
             tokio::time::sleep(REREAD_PAUSE).await;
         };
-        let read = HeadsRead { names: names.to_vec(), heads, purpose: Purpose::Update };
+        let read = HeadsRead { names: names.to_vec(), heads, asked, purpose: Purpose::Update };
         if reads.send(read).await.is_err() {
             return;
         }

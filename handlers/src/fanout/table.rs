@@ -9,6 +9,11 @@
 //! on different ways: then it is ignored. But that there is *no* log is news: a log does not shrink
 //! to nothing but by its deletion or expiry. Those who were live in it would wait in vain, so the
 //! table says so ([`HeadNews::Gone`]), once, unless the log had ended: then its readers know.
+//!
+//! That news must not be older than the log. A channel that is read for the first time is often
+//! published to in the same moment: the read finds nothing, the first event is announced, and only
+//! then does the answer arrive. So each read has the moment in which it was asked for ([`Asked`]),
+//! and what was learned after it makes it doubtful ([`HeadNews::Doubtful`]): then it is read again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -33,6 +38,8 @@ pub(super) const HEADS_REPEAT_BEATS: u8 = 10;
 struct Fed {
     /// The last event of the log; `0-0` if there is none, or none was heard of.
     head: Cursor,
+    /// When that was learned, by [`Table::lessons`].
+    learned: u64,
     /// That event is an END.
     ended: bool,
     /// The last event that was ever heard of, also of a log that is gone.
@@ -74,12 +81,20 @@ pub(super) enum HeadNews {
     Moved,
     /// The log is gone, and had not ended. This was its last event.
     Gone(Cursor),
+    /// There was no log when it was read, but one may have come since: it is to be read again.
+    Doubtful,
 }
+
+/// The moment in which a read was asked for. What is read was so at that moment or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked(u64);
 
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     channels: HashMap<ChannelName, Fed>,
+    /// Counts the heads that were learned: the clock of [`Asked`].
+    lessons: u64,
     beat: u8,
     next_beat: u8,
 }
@@ -108,6 +123,11 @@ impl Table {
     /// Where a channel ends.
     pub(super) fn head(&self, channel: &ChannelName) -> Cursor {
         self.channels.get(channel).map_or(Cursor::START, |fed| fed.head)
+    }
+
+    /// The moment in which a read is asked for.
+    pub(super) fn asked(&self) -> Asked {
+        Asked(self.lessons)
     }
 
     /// Who is fed with a channel.
@@ -143,6 +163,7 @@ impl Table {
             *next_beat = (*next_beat + 1) % HEADS_REPEAT_BEATS;
             Fed {
                 head: Cursor::START,
+                learned: 0,
                 ended: false,
                 last: Cursor::START,
                 edges: Vec::new(),
@@ -172,7 +193,9 @@ impl Table {
     pub(super) fn handle_event(&mut self, channel: &ChannelName, event: &StoredEvent) -> bool {
         let Some(fed) = self.channels.get_mut(channel) else { return false };
         if event.id > fed.head {
+            self.lessons += 1;
             fed.head = event.id;
+            fed.learned = self.lessons;
             fed.ended = event.end;
             fed.last = fed.last.max(event.id);
             fed.moved = true;
@@ -181,12 +204,20 @@ impl Table {
         true
     }
 
-    /// A head was read.
-    pub(super) fn handle_head(&mut self, channel: &ChannelName, head: &Head) -> HeadNews {
+    /// A head was read, as was asked for in that moment.
+    pub(super) fn handle_head(
+        &mut self,
+        channel: &ChannelName,
+        head: &Head,
+        asked: Asked,
+    ) -> HeadNews {
         let Some(fed) = self.channels.get_mut(channel) else { return HeadNews::None };
         if head.id == Cursor::START {
             if fed.head == Cursor::START {
                 return HeadNews::None;
+            }
+            if fed.learned > asked.0 {
+                return HeadNews::Doubtful;
             }
             let (last, had_ended) = (fed.head, fed.ended);
             fed.head = Cursor::START;
@@ -198,7 +229,9 @@ impl Table {
         if head.id <= fed.head {
             return HeadNews::None;
         }
+        self.lessons += 1;
         fed.head = head.id;
+        fed.learned = self.lessons;
         fed.ended = head.ended;
         fed.last = fed.last.max(head.id);
         fed.moved = true;
@@ -262,18 +295,40 @@ mod tests {
         Head { id: at(offset), ended: false, oldest_prev: Cursor::START }
     }
 
+    /// A head is read in this moment.
+    fn read(table: &mut Table, channel: &ChannelName, head: &Head) -> HeadNews {
+        table.handle_head(channel, head, table.asked())
+    }
+
+    #[test]
+    fn a_read_that_was_overtaken_does_not_end_a_log() {
+        let mut table = Table::default();
+        let channel = room("a");
+        table.handle_feed(&channel, 0);
+        let before = table.asked();
+        table.handle_event(&channel, &event(at(1), Cursor::START, ""));
+        // The read found nothing, for it was before the event.
+        assert_eq!(table.handle_head(&channel, &Head::default(), before), HeadNews::Doubtful);
+        assert_eq!(table.head(&channel), at(1));
+        // It finds nothing after it: then the log is gone indeed.
+        let after = table.asked();
+        table.handle_feed(&room("b"), 0);
+        table.handle_event(&room("b"), &event(at(1), Cursor::START, ""));
+        assert_eq!(table.handle_head(&channel, &Head::default(), after), HeadNews::Gone(at(1)));
+    }
+
     #[test]
     fn heads_only_grow_until_the_log_is_gone() {
         let mut table = Table::default();
         let channel = room("a");
-        assert_eq!(table.handle_head(&channel, &head(3)), HeadNews::None, "not followed");
+        assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::None, "not followed");
         table.handle_feed(&channel, 0);
-        assert_eq!(table.handle_head(&channel, &head(3)), HeadNews::Moved);
+        assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::Moved);
         assert!(table.handle_event(&channel, &event(at(4), at(3), "")));
-        assert_eq!(table.handle_head(&channel, &head(3)), HeadNews::None);
+        assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::None);
         assert_eq!(table.head(&channel), at(4));
-        assert_eq!(table.handle_head(&channel, &Head::default()), HeadNews::Gone(at(4)));
-        assert_eq!(table.handle_head(&channel, &Head::default()), HeadNews::None);
+        assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::Gone(at(4)));
+        assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::None);
         assert_eq!((table.head(&channel), table.last(&channel)), (Cursor::START, at(5)));
         let new = event(Cursor::new(6, 1), Cursor::START, "");
         table.handle_event(&channel, &new);
@@ -286,7 +341,7 @@ mod tests {
         let channel = room("a");
         table.handle_feed(&channel, 0);
         table.handle_event(&channel, &StoredEvent { end: true, ..event(at(1), at(0), "") });
-        assert_eq!(table.handle_head(&channel, &Head::default()), HeadNews::None);
+        assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::None);
         assert_eq!((table.head(&channel), table.last(&channel)), (Cursor::START, at(1)));
     }
 
@@ -336,7 +391,7 @@ mod tests {
         let (late, after_second) = oneshot::channel();
         table.handle_wait(&channel, at(1), early);
         table.handle_wait(&channel, at(2), late);
-        table.handle_head(&channel, &head(2));
+        read(&mut table, &channel, &head(2));
         assert_eq!(at_once.await, Ok(()));
         table.handle_event(&channel, &event(at(3), at(2), ""));
         assert_eq!(after_second.await, Ok(()));

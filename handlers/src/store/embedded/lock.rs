@@ -1,4 +1,4 @@
-//! The lock of a data directory: one process at a time.
+//! The lock of a directory: one process at a time.
 //!
 //! Two processes on the same files would destroy them, so the first one locks a file in the
 //! directory, and writes its process id into it for the message that the second one gets. The lock
@@ -12,15 +12,19 @@ use crate::store::OpenError;
 
 const LOCK_FILE: &str = "forebay.lock";
 
-/// Holds the lock until it is dropped.
+/// Holds the lock of a directory until it is dropped.
 #[derive(Debug)]
-pub(super) struct DirectoryLock {
+pub struct DirectoryLock {
     _file: File,
 }
 
 impl DirectoryLock {
     /// Creates the directory if it doesn't exist, and locks it.
-    pub(super) fn take(directory: &Path) -> Result<Self, OpenError> {
+    ///
+    /// # Errors
+    ///
+    /// If another process has it, or it cannot be used.
+    pub fn take(directory: &Path) -> Result<Self, OpenError> {
         let name = directory.display().to_string();
         let failed = |source| OpenError::Directory { directory: name.clone(), source };
         std::fs::create_dir_all(directory).map_err(failed)?;

@@ -25,6 +25,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use zhttp::Cursor;
 
+pub use self::lock::DirectoryLock;
+
 use self::disk::{Disk, clock_ms};
 use self::followers::Followers;
 use self::writer::{OPERATIONS_WAITING_MAX, Operation, Writer};
