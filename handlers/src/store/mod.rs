@@ -54,7 +54,7 @@ use std::future::Future;
 
 use zhttp::Cursor;
 
-pub use self::embedded::{EmbeddedStore, Fsync};
+pub use self::embedded::{DirectoryLock, EmbeddedStore, Fsync};
 pub use self::follow::{FOLLOW_QUEUE_EVENTS_MAX, FollowHandle, FollowStream, Followed};
 pub use self::name::{ChannelName, NameError};
 pub use self::redis::RedisStore;

@@ -1,0 +1,284 @@
+//! Publishers: each sends its events one after the other, and each event until it is acknowledged.
+//!
+//! A channel has two publishers, so that its events are appended by both handlers at once. An event
+//! keeps its `message_id` however often it is sent: whatever the attempts before came to, it may be
+//! stored once only. The id in the acknowledgement tells where it stands in the channel's log; all
+//! acknowledgements of a channel together *are* that log, and what every reader must have got.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, sleep};
+use uuid::Uuid;
+use zhttp::Cursor;
+
+use crate::Phase;
+use crate::cluster::ORG;
+use crate::connection::{Connection, ExchangeError};
+use crate::http::Head;
+use crate::scenario::is_wide;
+
+/// Publishers of one channel.
+const PUBLISHERS_PER_CHANNEL: u64 = 2;
+
+/// Time before an event is sent again if the server did not say how long to wait, or said 0.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// Bytes of text in the payload of an event, and of one in a wide channel, where events are nearly as
+/// large as they may be.
+const TEXT_BYTES: RangeInclusive<u64> = 100..=1000;
+const WIDE_TEXT_BYTES: RangeInclusive<u64> = 12_000..=15_000;
+
+/// An event that is stored, as its publisher knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ack {
+    pub(crate) message_id: Uuid,
+    pub(crate) cursor: Cursor,
+    /// Which publisher of the channel, and its how manyth event.
+    pub(crate) publisher: u64,
+    pub(crate) sequence: u64,
+    pub(crate) at: Instant,
+}
+
+/// What publishing came to.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    /// Of each channel.
+    pub(crate) acks: Vec<Vec<Ack>>,
+    pub(crate) tally: Tally,
+}
+
+/// What publishers saw.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Answers after which the event was sent again, by status.
+    pub(crate) refused: BTreeMap<u16, u64>,
+    /// Attempts whose connection was refused or lost.
+    pub(crate) lost: u64,
+    /// Acknowledgements of an event that an earlier attempt had stored.
+    pub(crate) duplicates: u64,
+    /// The longest time between the first attempt and the acknowledgement.
+    pub(crate) slowest: Duration,
+    /// Answers that should not be, and events that were never acknowledged.
+    pub(crate) violations: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        for (status, count) in other.refused {
+            *self.refused.entry(status).or_default() += count;
+        }
+        self.lost += other.lost;
+        self.duplicates += other.duplicates;
+        self.slowest = self.slowest.max(other.slowest);
+        self.violations.extend(other.violations);
+    }
+}
+
+/// What all publishers of a run share.
+#[derive(Clone, Debug)]
+pub(crate) struct Publishing {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
+    /// Names of the channels.
+    pub(crate) channels: Vec<String>,
+    /// Events of each channel, and the time between two of them.
+    pub(crate) events_per_channel: u64,
+    pub(crate) interval: Duration,
+    pub(crate) phase: watch::Receiver<Phase>,
+    /// Is set when a publisher was told that the store is away.
+    pub(crate) store_away: watch::Sender<bool>,
+}
+
+impl Publishing {
+    /// Publishes all events. Ends when each is acknowledged, or the run is over.
+    pub(crate) async fn run(&self) -> Published {
+        let mut publishers = JoinSet::new();
+        for channel in 0..self.channels.len() {
+            for number in 0..PUBLISHERS_PER_CHANNEL {
+                let mut publisher = Publisher::new(self.clone(), channel, number);
+                publishers.spawn(async move {
+                    publisher.publish_all().await;
+                    publisher
+                });
+            }
+        }
+        self.collect(publishers).await
+    }
+
+    /// Publishes the END of each channel.
+    pub(crate) async fn end(&self) -> Published {
+        let mut publishers = JoinSet::new();
+        for channel in 0..self.channels.len() {
+            let mut publisher = Publisher::new(self.clone(), channel, PUBLISHERS_PER_CHANNEL);
+            publishers.spawn(async move {
+                publisher.publish(0, "PHASE_END").await;
+                publisher
+            });
+        }
+        self.collect(publishers).await
+    }
+
+    async fn collect(&self, mut publishers: JoinSet<Publisher>) -> Published {
+        let acks = vec![Vec::new(); self.channels.len()];
+        let mut published = Published { acks, tally: Tally::default() };
+        while let Some(publisher) = publishers.join_next().await {
+            // A panic in here is a bug of the harness: it goes on.
+            let publisher = publisher.expect("a publisher does not panic");
+            published.acks[publisher.channel].extend(publisher.acks);
+            published.tally.add(publisher.tally);
+        }
+        published
+    }
+}
+
+impl Published {
+    /// Adds what came later.
+    pub(crate) fn add(&mut self, later: Published) {
+        for (acks, later) in self.acks.iter_mut().zip(later.acks) {
+            acks.extend(later);
+        }
+        self.tally.add(later.tally);
+    }
+}
+
+/// How an attempt ended.
+enum Attempt {
+    Stored,
+    /// To be sent again after that time.
+    Again(Duration),
+    /// Nothing that sending again would mend.
+    Failed(String),
+}
+
+struct Publisher {
+    common: Publishing,
+    channel: usize,
+    number: u64,
+    connection: Connection,
+    acks: Vec<Ack>,
+    tally: Tally,
+}
+
+impl Publisher {
+    fn new(common: Publishing, channel: usize, number: u64) -> Self {
+        let connection = Connection::new(common.address);
+        Publisher { common, channel, number, connection, acks: Vec::new(), tally: Tally::default() }
+    }
+
+    /// Every publisher has its turn in each round of the channel; who is late hurries.
+    async fn publish_all(&mut self) {
+        let rounds = PUBLISHERS_PER_CHANNEL;
+        let interval = self.common.interval * u32::try_from(rounds).unwrap_or(1);
+        let first = Instant::now() + self.common.interval * u32::try_from(self.number).unwrap_or(0);
+        let mut turns = tokio::time::interval_at(first, interval);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let count = (self.common.events_per_channel + rounds - 1 - self.number) / rounds;
+        for sequence in 1..=count {
+            turns.tick().await;
+            if !self.publish(sequence, "PHASE_DELTA").await {
+                return;
+            }
+        }
+    }
+
+    /// Publishes one event. Whether it is stored.
+    async fn publish(&mut self, sequence: u64, phase: &str) -> bool {
+        let message_id = Uuid::new_v4();
+        let request = self.request(message_id, sequence, phase);
+        let first = Instant::now();
+        let mut over = self.common.phase.clone();
+        loop {
+            let attempt = async {
+                let attempt = self.attempt(&request, message_id, sequence).await;
+                if let Attempt::Again(delay) = attempt {
+                    sleep(delay).await;
+                }
+                attempt
+            };
+            let attempt = tokio::select! {
+                attempt = attempt => attempt,
+                _ = over.wait_for(|phase| *phase == Phase::Over) => {
+                    Attempt::Failed("no acknowledgement until the end of the run".to_owned())
+                }
+            };
+            match attempt {
+                Attempt::Stored => {
+                    self.tally.slowest = self.tally.slowest.max(first.elapsed());
+                    return true;
+                }
+                Attempt::Again(_) => {}
+                Attempt::Failed(why) => {
+                    let channel = &self.common.channels[self.channel];
+                    self.tally.violations.push(format!("publish to {channel}: {why}"));
+                    return false;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&mut self, request: &[u8], message_id: Uuid, sequence: u64) -> Attempt {
+        let (head, body) = match self.connection.exchange(request).await {
+            Ok(answer) => answer,
+            Err(ExchangeError::Lost(_)) => {
+                self.tally.lost += 1;
+                return Attempt::Again(RETRY_DELAY);
+            }
+            Err(ExchangeError::Malformed(error)) => return Attempt::Failed(error.to_string()),
+        };
+        match head.status {
+            200 => match Cursor::from_bytes(&body) {
+                Ok(cursor) => {
+                    self.tally.duplicates += u64::from(head.field("forebay-duplicate").is_some());
+                    let (publisher, at) = (self.number, Instant::now());
+                    self.acks.push(Ack { message_id, cursor, publisher, sequence, at });
+                    Attempt::Stored
+                }
+                Err(error) => Attempt::Failed(format!("a 200 without an id: {error}")),
+            },
+            429 | 502 | 503 => self.refused(&head),
+            status => {
+                Attempt::Failed(format!("status {status}: {}", String::from_utf8_lossy(&body)))
+            }
+        }
+    }
+
+    /// Each of these answers must say when to come again.
+    fn refused(&mut self, head: &Head) -> Attempt {
+        *self.tally.refused.entry(head.status).or_default() += 1;
+        if head.status == 503 {
+            self.common.store_away.send_replace(true);
+        }
+        let told = head.field("retry-after").and_then(|value| value.parse().ok());
+        match told {
+            Some(seconds) => Attempt::Again(Duration::from_secs(seconds).max(RETRY_DELAY)),
+            None => Attempt::Failed(format!("status {} without Retry-After", head.status)),
+        }
+    }
+
+    fn request(&self, message_id: Uuid, sequence: u64, phase: &str) -> Vec<u8> {
+        let (channel, token) = (&self.common.channels[self.channel], &self.common.token);
+        let range = if is_wide(self.channel) { WIDE_TEXT_BYTES } else { TEXT_BYTES };
+        let bytes = range.start() + message_id.as_u64_pair().0 % (range.end() - range.start());
+        let text = "forebay ".chars().cycle().take(usize::try_from(bytes).unwrap_or(0));
+        let payload = json!({"publisher": self.number, "text": text.collect::<String>()});
+        let body = json!({
+            "message_id": message_id.to_string(),
+            "phase": phase,
+            "sequence": sequence,
+            "payload": payload,
+        });
+        let body = body.to_string();
+        format!(
+            "POST /publish/{ORG}/{channel} HTTP/1.1\r\nHost: chaos\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+}
