@@ -128,14 +128,17 @@ async fn serve<S: Store>(
     mut signals: Signals,
 ) -> Result<(), Failure> {
     let id = config.id.clone();
-    let handlers = Handlers::start(config, store).await.map_err(|error| refused(&error))?;
+    let mut handlers = Handlers::start(config, store).await.map_err(|error| refused(&error))?;
     tracing::info!("handler {id} started");
-    signals.wait().await;
+    let failed = tokio::select! {
+        () = signals.wait() => None,
+        failure = handlers.failed() => Some(failure),
+    };
     tracing::info!("stopping...");
     signals.exit_at_next();
     handlers.shutdown(SHUTDOWN_LIMIT).await;
     tracing::info!("stopped");
-    Ok(())
+    failed.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 /// Says loudly that anybody who can read a directory can make tokens.

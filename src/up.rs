@@ -28,6 +28,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// How long the printed tokens last.
 const PRINTED_TOKEN_TTL_S: u64 = 24 * 3600;
 
+/// How often it is looked whether the edge is well.
+const EDGE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often the store is synced to the disk with `--fsync interval`.
 const FSYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -137,15 +140,30 @@ fn serve<S: Store>(
     let mut signals = Signals::new()?;
     let edge = Edge::start(config)?;
     let url = url(edge.addresses());
-    let handlers = runtime.block_on(Handlers::start(roles, store))?;
+    let mut handlers = runtime.block_on(Handlers::start(roles, store))?;
     announce(&url, development)?;
-    runtime.block_on(signals.wait());
+    let failed: Option<Failure> = runtime.block_on(async {
+        tokio::select! {
+            () = signals.wait() => None,
+            failure = handlers.failed() => Some(failure.into()),
+            () = edge_failed(&edge) => None,
+        }
+    });
     tracing::info!("stopping...");
     signals.exit_at_next();
-    let drained = edge.drain();
+    let stopped = if edge.has_failed() { Err(edge.into_failure()) } else { edge.drain() };
     runtime.block_on(handlers.shutdown(SHUTDOWN_LIMIT));
     tracing::info!("stopped");
-    Ok(drained?)
+    stopped?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Returns when a thread of the edge has ended though nobody stopped it.
+async fn edge_failed(edge: &Edge) {
+    let mut looks = tokio::time::interval(EDGE_LOOK_INTERVAL);
+    while !edge.has_failed() {
+        looks.tick().await;
+    }
 }
 
 /// The directories of one `forebay up`. Locked, so that no other process takes its sockets or its events.

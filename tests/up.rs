@@ -233,6 +233,23 @@ fn one_connection_reads_several_channels_and_resumes_each() {
 }
 
 #[test]
+fn a_channel_whose_end_is_known_does_not_keep_the_response_open() {
+    let up = Up::start();
+    up.delta("b", 1);
+    up.end("a");
+    let reading = up.reading(&["a", "b"]);
+    let mut stream = up.read(&reading);
+    stream.event();
+    let cursor = stream.event().id;
+    let mut stream = up.read(&reading.after(&cursor));
+    up.delta("b", 2);
+    up.end("b");
+    let events = stream.events_to_end();
+    assert_eq!(events.len(), 2);
+    assert!(events.iter().all(|event| event.channel() == "b"));
+}
+
+#[test]
 fn history_long_poll_and_head_have_the_same_cursors() {
     let up = Up::start();
     let head = |expected: Value| {

@@ -84,7 +84,7 @@ fn what_is_wrong_names_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (data, none) = (dir.path().join("data"), dir.path().join("none"));
     let (data, none) = (data.to_str().unwrap(), none.to_str().unwrap());
-    let handler = "handler --role fanout --edge ipc://x --redis redis://127.0.0.1:1/";
+    let handler = "handler --role publish,fanout --edge ipc://x --redis redis://127.0.0.1:1/";
     let rows = [
         ("fly", "'fly'"),
         ("", "Usage: forebay"),

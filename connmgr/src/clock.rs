@@ -19,6 +19,11 @@ impl Clock {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// A reading as the timers of tokio take it.
+    pub(crate) fn instant(&self, ms: u64) -> tokio::time::Instant {
+        (self.start + Duration::from_millis(ms)).into()
+    }
+
     /// The time of day, in seconds since 1970.
     pub(crate) fn unix_s() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

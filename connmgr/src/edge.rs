@@ -116,7 +116,7 @@ impl Edge {
         let stop_hub = Arc::new(Notify::new());
         let signals = (notify, Arc::clone(&stop_hub));
         let hub = start_hub(config, clock, queues.clone(), signals)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(config.limits.stream_maxconn));
         let mut edge = Edge {
             shared,
             queues,
@@ -147,7 +147,7 @@ impl Edge {
         (poll, listeners): (Poll, Vec<Listener>),
     ) -> io::Result<()> {
         let worker_config = worker_config(config, index);
-        let shared = (Arc::clone(&self.shared), clock, config.worker_maxconn());
+        let shared = (Arc::clone(&self.shared), clock);
         let queues = self.queues[index].clone();
         // The machine never leaves its thread.
         let run = move || {
@@ -175,6 +175,12 @@ impl Edge {
         self.hub.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
     }
 
+    /// Ends an edge that has failed. Says what a thread of it ended with.
+    pub fn into_failure(self) -> io::Error {
+        let closed = || io::Error::other("the ZeroMQ sockets have ended");
+        self.stop().err().unwrap_or_else(closed)
+    }
+
     /// Takes no more clients, lets those that are there finish for at most the drain timeout, then
     /// stops. Handlers are told of every session that is cut.
     ///
@@ -184,10 +190,17 @@ impl Edge {
         self.shared.is_draining.store(true, Ordering::Release);
         self.wake();
         let until = Instant::now() + self.drain_timeout;
-        while self.connections() > 0 && Instant::now() < until {
+        while !self.is_drained() && Instant::now() < until {
             std::thread::sleep(DRAIN_POLL);
         }
         self.stop()
+    }
+
+    /// Whether everybody has left, and nobody can come.
+    fn is_drained(&self) -> bool {
+        // In that order: a worker counts its last clients before it says that they were the last.
+        let deaf_workers = self.shared.deaf_workers.load(Ordering::Acquire);
+        (deaf_workers == self.workers.len() || self.has_failed()) && self.connections() == 0
     }
 
     fn stop(self) -> io::Result<()> {

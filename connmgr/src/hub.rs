@@ -1,17 +1,22 @@
 //! The hub's thread: turns the bus and the [`Hub`] machine, and serves the workers' queues.
 //!
-//! One turn: wait for anything; take what came in, up to [`SENDS_PER_FLUSH`]; take what the workers
+//! One turn: wait for anything, unless a worker has put something in the meantime; take what came in, up to [`SENDS_PER_FLUSH`]; take what the workers
 //! have put; let time pass; do what the machine says; hand each worker its batch; let the sockets
 //! write. A packet for a handler whose queue is full waits here, in order, and is tried again; so a
-//! stuck handler delays no other, and a `cancel` is late rather than lost.
+//! stuck handler delays no other, and a `cancel` is late rather than lost. A worker that does not keep
+//! up is given no more events, but told where their channels end; it then asks for what it missed.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_core::hold::{Fed, Run};
 use forebay_core::hub::{FromHub, HandlerId, Hub, HubOutput, ToHub};
 use tokio::sync::Notify;
+use tokio::time::Sleep;
+use zhttp::Cursor;
 
 use crate::bus::{Bus, Inbound, Refused, SENDS_PER_FLUSH};
 use crate::clock::Clock;
@@ -29,17 +34,22 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 /// How long after a refusal a stalled packet is tried again.
 const STALLED_RETRY: Duration = Duration::from_millis(10);
 
+/// Messages that wait for one worker. Past it events are dropped for that worker, never anything else,
+/// and made good when half of them are taken. The memory is that of the packets with the events, of
+/// which all workers share one copy.
+const FROM_HUB_MAX: usize = 20_000;
+
+/// How soon it is looked again whether a worker that had missed events has caught up.
+const MISSED_RETRY: Duration = Duration::from_millis(10);
+
+/// Without a deadline the hub looks about so often.
+const IDLE_WAIT: Duration = Duration::from_secs(60);
+
 /// From a worker to the hub.
 pub(crate) type ToHubQueue = Queue<ToHub, Arc<Notify>>;
 
 /// From the hub to a worker.
 pub(crate) type FromHubQueue = Queue<FromHub, mio::Waker>;
-
-impl crate::queue::Wake for Arc<Notify> {
-    fn wake(&self) {
-        self.notify_one();
-    }
-}
 
 /// The queues to and from one worker.
 #[derive(Clone, Debug)]
@@ -55,6 +65,51 @@ struct Stalled {
     bytes: usize,
 }
 
+/// What is on its way to a worker.
+#[derive(Debug, Default)]
+struct Outbox {
+    /// What this turn has for it.
+    batch: VecDeque<FromHub>,
+    /// Messages that waited for it at the end of the last turn.
+    waiting: usize,
+    /// Where channels end of which events were dropped.
+    missed: HashMap<Arc<str>, Cursor>,
+}
+
+impl Outbox {
+    /// Adds a message; of events only where they end, if too much waits.
+    fn push(&mut self, message: FromHub) {
+        if let FromHub::Fed(Fed::Events(run)) = &message
+            && self.waiting + self.batch.len() >= FROM_HUB_MAX
+        {
+            self.miss(run);
+        } else {
+            self.batch.push_back(message);
+        }
+    }
+
+    fn miss(&mut self, run: &Run) {
+        let head = self.missed.entry(Arc::clone(run.channel())).or_insert(run.last());
+        *head = run.last().max(*head);
+    }
+
+    /// Tells a worker that has caught up what it missed.
+    fn make_good(&mut self) {
+        if self.waiting < FROM_HUB_MAX / 2 {
+            let heads = self.missed.drain().map(|(name, head)| Fed::Head(name, head));
+            self.batch.extend(heads.map(FromHub::Fed));
+        }
+    }
+
+    /// Hands the batch over.
+    fn flush(&mut self, queue: &FromHubQueue) {
+        if !self.missed.is_empty() {
+            self.make_good();
+        }
+        self.waiting = queue.put(&mut self.batch);
+    }
+}
+
 /// The shell around the machine.
 pub(crate) struct HubLoop {
     bus: Bus,
@@ -64,7 +119,7 @@ pub(crate) struct HubLoop {
     notify: Arc<Notify>,
     stop: Arc<Notify>,
     inbox: VecDeque<ToHub>,
-    batches: Vec<VecDeque<FromHub>>,
+    outboxes: Vec<Outbox>,
     stalled: HashMap<HandlerId, Stalled>,
     sends: usize,
     /// The sockets have ended by themselves.
@@ -81,7 +136,7 @@ impl HubLoop {
         workers: Vec<WorkerQueues>,
         (notify, stop): (Arc<Notify>, Arc<Notify>),
     ) -> Self {
-        let batches = workers.iter().map(|_| VecDeque::new()).collect();
+        let outboxes = workers.iter().map(|_| Outbox::default()).collect();
         HubLoop {
             bus,
             hub,
@@ -90,7 +145,7 @@ impl HubLoop {
             notify,
             stop,
             inbox: VecDeque::new(),
-            batches,
+            outboxes,
             stalled: HashMap::new(),
             sends: 0,
             is_closed: false,
@@ -104,15 +159,24 @@ impl HubLoop {
     pub(crate) async fn run(mut self) {
         let stop = Arc::clone(&self.stop);
         let mut stopped = std::pin::pin!(stop.notified());
+        let mut alarm = std::pin::pin!(tokio::time::sleep(IDLE_WAIT));
         while !self.is_closed {
-            let is_idle = self.workers.iter().all(|worker| worker.to_hub.may_sleep());
-            let wait = if is_idle { self.wait() } else { Duration::ZERO };
-            tokio::select! {
-                biased;
-                () = &mut stopped => break,
-                inbound = self.bus.recv() => self.handle_inbound(inbound),
-                () = self.notify.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+            if self.workers.iter().all(|worker| worker.to_hub.may_sleep()) {
+                self.set_alarm(alarm.as_mut());
+                tokio::select! {
+                    biased;
+                    () = &mut stopped => break,
+                    inbound = self.bus.recv() => self.handle_inbound(inbound),
+                    () = self.notify.notified() => {}
+                    () = &mut alarm => {}
+                }
+            } else {
+                // No timer: the shortest takes a millisecond, and there is something to do now.
+                tokio::select! {
+                    biased;
+                    () = &mut stopped => break,
+                    () = tokio::task::yield_now() => {}
+                }
             }
             self.turn().await;
         }
@@ -125,13 +189,29 @@ impl HubLoop {
         self.bus.close().await;
     }
 
-    /// How long nothing is due.
-    fn wait(&self) -> Duration {
+    /// Sets the timer for what is due next; it is touched only if that has changed.
+    fn set_alarm(&self, alarm: Pin<&mut Sleep>) {
         let now_ms = self.clock.now_ms();
-        let deadline = self.hub.next_deadline().map_or(Duration::from_secs(60), |due_ms| {
-            Duration::from_millis(due_ms.saturating_sub(now_ms))
-        });
-        if self.stalled.is_empty() { deadline } else { deadline.min(STALLED_RETRY) }
+        let after = |wait: Duration| now_ms + wait.as_millis() as u64;
+        let mut due_ms = self.hub.next_deadline().unwrap_or(u64::MAX);
+        if !self.stalled.is_empty() {
+            due_ms = due_ms.min(after(STALLED_RETRY));
+        }
+        if self.outboxes.iter().any(|outbox| !outbox.missed.is_empty()) {
+            due_ms = due_ms.min(after(MISSED_RETRY));
+        }
+        let due = if due_ms == u64::MAX {
+            // That one may lie anywhere, as long as it lies ahead.
+            if !alarm.is_elapsed() {
+                return;
+            }
+            self.clock.instant(after(IDLE_WAIT))
+        } else {
+            self.clock.instant(due_ms)
+        };
+        if alarm.deadline() != due || alarm.is_elapsed() {
+            alarm.reset(due);
+        }
     }
 
     async fn turn(&mut self) {
@@ -148,7 +228,7 @@ impl HubLoop {
             }
         }
         self.hub.handle_timeout(now_ms);
-        self.retry_stalled();
+        self.retry_stalled(now_ms);
         while let Some(output) = self.hub.poll_output(now_ms) {
             self.handle_output(now_ms, output);
             if self.sends >= SENDS_PER_FLUSH {
@@ -156,8 +236,8 @@ impl HubLoop {
                 self.bus.flush().await;
             }
         }
-        for (worker, batch) in self.workers.iter().zip(&mut self.batches) {
-            worker.from_hub.put(batch);
+        for (worker, outbox) in self.workers.iter().zip(&mut self.outboxes) {
+            outbox.flush(&worker.from_hub);
         }
         if std::mem::take(&mut self.sends) > 0 {
             self.bus.flush().await;
@@ -203,7 +283,7 @@ impl HubLoop {
     fn handle_output(&mut self, now_ms: u64, output: HubOutput) {
         match output {
             HubOutput::Worker { worker, message } => {
-                self.batches[usize::from(worker)].push_back(message);
+                self.outboxes[usize::from(worker)].push(message);
             }
             HubOutput::Push { group, pending } => {
                 self.sends += 1;
@@ -236,16 +316,19 @@ impl HubLoop {
                 self.stalled.insert(peer, stalled);
             }
             Err(Refused::NoPeer(_)) => {
+                // Perhaps it only ever published its hello. What it was given goes to others.
                 tracing::debug!(
                     "no handler {:?} to send a packet to",
                     String::from_utf8_lossy(&peer)
                 );
+                self.hub.handle_peer_lost(now_ms, &peer);
             }
         }
     }
 
     /// Tries again what waits for handlers whose queues were full, in order.
-    fn retry_stalled(&mut self) {
+    fn retry_stalled(&mut self, now_ms: u64) {
+        let mut lost = Vec::new();
         self.stalled.retain(|peer, stalled| {
             while let Some(packet) = stalled.packets.pop_front() {
                 self.sends += 1;
@@ -257,10 +340,66 @@ impl HubLoop {
                         stalled.packets.push_front(packet);
                         return true;
                     }
-                    Err(Refused::NoPeer(_)) => return false,
+                    Err(Refused::NoPeer(_)) => {
+                        lost.push(Arc::clone(peer));
+                        return false;
+                    }
                 }
             }
             false
         });
+        for peer in lost {
+            self.hub.handle_peer_lost(now_ms, &peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use zhttp::hold::{Event, EventList, Events};
+    use zhttp::{Kind, Packet};
+
+    fn events(after: u64) -> FromHub {
+        let events =
+            Events { channel: "o:a", epoch: 5, after, prev: None, events: EventList::default() };
+        let mut out = Vec::new();
+        zhttp::hold::write_packet(&mut out, b"f", Kind::Events, |fields| {
+            events.write(fields, std::iter::once(Event { data: b"x", kind: "stream", end: false }));
+        });
+        let bytes = Bytes::from(out);
+        let packet = Packet::parse(&bytes).unwrap();
+        let run = Run::new("o:a".into(), &bytes, &Events::read(&packet).unwrap());
+        FromHub::Fed(Fed::Events(Arc::new(run.unwrap())))
+    }
+
+    #[test]
+    fn a_worker_that_is_behind_misses_events_and_is_told_where_they_end() {
+        let poll = mio::Poll::new().unwrap();
+        let queue = FromHubQueue::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let mut outbox = Outbox::default();
+        for _ in 0..FROM_HUB_MAX {
+            outbox.push(FromHub::Refused(Bytes::new()));
+        }
+        outbox.flush(&queue);
+        outbox.push(events(1));
+        outbox.push(events(0));
+        outbox.push(FromHub::Refused(Bytes::new()));
+        outbox.flush(&queue);
+        assert_eq!(outbox.waiting, FROM_HUB_MAX + 1, "nothing else is dropped");
+        let mut taken = VecDeque::new();
+        queue.take(&mut taken);
+        outbox.flush(&queue);
+        assert_eq!(outbox.waiting, 0, "it was not known that it has caught up");
+        outbox.push(events(2));
+        outbox.flush(&queue);
+        taken.clear();
+        queue.take(&mut taken);
+        assert!(matches!(&taken[0], FromHub::Fed(Fed::Events(_))));
+        let FromHub::Fed(Fed::Head(name, head)) = &taken[1] else { panic!("{taken:?}") };
+        assert_eq!((&**name, *head), ("o:a", Cursor::new(5, 2)));
+        assert_eq!(taken.len(), 2);
     }
 }

@@ -108,27 +108,35 @@ pub enum AcceptError {
     /// Nobody waits. There will be an event.
     #[error("no connection waits")]
     WouldBlock,
-    /// The process or the system is out of descriptors or memory. Connections still wait, and *no event tells* when
-    /// there is room again: try later, and not in a loop.
-    #[error("no descriptor or memory for a connection: {0}")]
-    NoDescriptor(io::Error),
+    /// Accepting fails for a reason that may last: the process or the system is out of descriptors or memory, most
+    /// often. Connections still wait, and *no event tells* when that has changed: try later, and not in a loop.
+    #[error("no connection can be accepted: {0}")]
+    Lasting(io::Error),
     /// This one connection failed before it was accepted, most often because the client has gone. Try the next one.
     #[error("a connection failed before it was accepted: {0}")]
     Transient(io::Error),
 }
 
 impl From<io::Error> for AcceptError {
-    /// accept(2): "Linux passes already-pending network errors on the new socket as an error code from accept", so
-    /// what is not known to be about us is about the connection.
+    /// accept(2): "Linux passes already-pending network errors on the new socket as an error code from accept". Those
+    /// are listed there, and are about that connection; whatever else there is may be about us, and last.
     fn from(error: io::Error) -> AcceptError {
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return AcceptError::WouldBlock;
-        }
         match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                AcceptError::NoDescriptor(error)
-            }
-            Some(_) | None => AcceptError::Transient(error),
+            Some(Errno::EAGAIN) => AcceptError::WouldBlock,
+            Some(
+                Errno::ECONNABORTED
+                | Errno::EINTR
+                | Errno::ENETDOWN
+                | Errno::EPROTO
+                | Errno::ENOPROTOOPT
+                | Errno::EHOSTDOWN
+                | Errno::EHOSTUNREACH
+                | Errno::EOPNOTSUPP
+                | Errno::ENETUNREACH
+                | Errno::ECONNRESET
+                | Errno::ETIMEDOUT,
+            ) => AcceptError::Transient(error),
+            Some(_) | None => AcceptError::Lasting(error),
         }
     }
 }

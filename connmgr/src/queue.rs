@@ -6,7 +6,9 @@
 //! lock as the messages, so that neither can be seen without the other.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 /// What wakes the thread that takes from a queue.
 pub(crate) trait Wake {
@@ -21,7 +23,7 @@ impl Wake for mio::Waker {
     }
 }
 
-impl Wake for tokio::sync::Notify {
+impl Wake for Arc<Notify> {
     fn wake(&self) {
         self.notify_one();
     }

@@ -1,6 +1,7 @@
 //! The life of an edge process: configuration, log, signals, exit code.
 
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
@@ -13,8 +14,8 @@ use crate::log;
 /// A wrong configuration, as with wrong arguments.
 const EXIT_CONFIG: u8 = 2;
 
-/// How often it is looked whether a thread of the edge has failed. A signal is seen as late, too.
-const WATCH_INTERVAL: Duration = Duration::from_millis(20);
+/// How often it is looked whether a thread of the edge has failed.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs an edge until a signal ends it: SIGTERM, SIGINT or SIGQUIT drain it, a second one ends it at
 /// once. The exit code is 0 after a drain, 1 if the edge failed, 2 if the configuration is wrong.
@@ -53,20 +54,24 @@ pub fn run(args: &ConnmgrArgs) -> ExitCode {
 
 fn serve(edge: Edge, mut signals: Signals) -> ExitCode {
     tracing::info!("started");
-    while signals.pending().next().is_none() {
+    let (signalled, signal) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut signals = signals.forever();
+        signals.next();
+        // If nobody takes it, the edge is ending already.
+        let _ = signalled.send(());
+        signals.next();
+        std::process::exit(1);
+    });
+    while let Err(RecvTimeoutError::Timeout) = signal.recv_timeout(WATCH_INTERVAL) {
         if edge.has_failed() {
             // An edge without its handlers, or without some of its clients, is none. Whoever watches
             // the process starts it again.
-            tracing::error!("a thread has ended");
+            tracing::error!("a thread has ended: {}", edge.into_failure());
             return ExitCode::FAILURE;
         }
-        std::thread::sleep(WATCH_INTERVAL);
     }
     tracing::info!("stopping...");
-    std::thread::spawn(move || {
-        signals.forever().next();
-        std::process::exit(1);
-    });
     match edge.drain() {
         Ok(()) => {
             tracing::info!("stopped");

@@ -97,7 +97,7 @@ impl Sockets {
         }
     }
 
-    /// Whether the client has closed its side.
+    /// Whether the client is known to have closed its side.
     pub(crate) fn is_read_closed(&mut self, key: Key) -> bool {
         self.get(key).is_some_and(|slot| slot.is_read_closed)
     }

@@ -18,7 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::Clock;
 use crate::hub::WorkerQueues;
-use crate::listener::{AcceptError, Listener};
+use crate::listener::{AcceptError, BACKLOG, Listener};
 use crate::log::OncePerSecond;
 use crate::sockets::{ReadOutcome, Sockets};
 
@@ -43,6 +43,10 @@ const TO_HUB_MAX: usize = 10_000;
 /// When accepting was paused for want of descriptors, it is tried again after so long.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
+/// When the edge has as many connections as it may, a worker whose clients wait looks again after so
+/// long: another one may have lost some.
+const FULL_PAUSE_MS: u64 = 50;
+
 /// How long a worker waits before it looks again whether the hub has caught up.
 const CONGESTED_WAIT: Duration = Duration::from_millis(1);
 
@@ -56,8 +60,31 @@ pub(crate) struct Shared {
     pub(crate) is_draining: AtomicBool,
     /// The edge stops now.
     pub(crate) is_stopping: AtomicBool,
-    /// Connections of all workers.
+    /// Connections of all workers, with those that are just being accepted.
     pub(crate) connections: AtomicUsize,
+    /// How many there may be.
+    pub(crate) connections_max: usize,
+    /// Workers that have taken their last client.
+    pub(crate) deaf_workers: AtomicUsize,
+}
+
+impl Shared {
+    /// For an edge that may have so many connections.
+    pub(crate) fn new(connections_max: usize) -> Self {
+        Shared { connections_max, ..Shared::default() }
+    }
+
+    /// Takes the place of one more connection, if there is one.
+    fn reserve(&self) -> bool {
+        let one_more = |count| (count < self.connections_max).then_some(count + 1);
+        let update = self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        update.is_ok()
+    }
+
+    /// Gives places back.
+    fn release(&self, count: usize) {
+        self.connections.fetch_sub(count, Ordering::AcqRel);
+    }
 }
 
 /// The shell around the machine.
@@ -69,7 +96,6 @@ pub(crate) struct WorkerLoop {
     queues: WorkerQueues,
     shared: Arc<Shared>,
     clock: Clock,
-    connections_max: usize,
     to_hub: VecDeque<forebay_core::hub::ToHub>,
     from_hub: VecDeque<forebay_core::hub::FromHub>,
     /// Connections that may be read without waiting for the socket to say so.
@@ -80,10 +106,11 @@ pub(crate) struct WorkerLoop {
     is_congested: bool,
     is_draining: bool,
     has_work: bool,
+    /// Places of connections that are taken here.
     counted: usize,
     date_s: u64,
     buffer: Box<[u8]>,
-    no_descriptors: OncePerSecond,
+    accept_pauses: OncePerSecond,
     refusals: OncePerSecond,
 }
 
@@ -97,7 +124,7 @@ impl WorkerLoop {
         mut listeners: Vec<Listener>,
         machine: Worker,
         queues: WorkerQueues,
-        (shared, clock, connections_max): (Arc<Shared>, Clock, usize),
+        (shared, clock): (Arc<Shared>, Clock),
     ) -> io::Result<Self> {
         for (index, listener) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener, listener_token(index), Interest::READABLE)?;
@@ -111,7 +138,6 @@ impl WorkerLoop {
             queues,
             shared,
             clock,
-            connections_max,
             to_hub: VecDeque::new(),
             from_hub: VecDeque::new(),
             readable: VecDeque::new(),
@@ -122,7 +148,7 @@ impl WorkerLoop {
             counted: 0,
             date_s: 0,
             buffer: vec![0; READ_BYTES].into(),
-            no_descriptors: OncePerSecond::default(),
+            accept_pauses: OncePerSecond::default(),
             refusals: OncePerSecond::default(),
         })
     }
@@ -156,7 +182,7 @@ impl WorkerLoop {
         self.machine.stop();
         self.handle_outputs();
         self.queues.to_hub.put(&mut self.to_hub);
-        self.shared.connections.fetch_sub(self.counted, Ordering::AcqRel);
+        self.shared.release(self.counted);
         Ok(())
     }
 
@@ -168,17 +194,12 @@ impl WorkerLoop {
         }
         let now_ms = self.clock.now_ms();
         let mut deadline_ms = self.machine.next_deadline();
-        if self.acceptable.contains(&true) && !self.is_full() {
+        if self.acceptable.contains(&true) {
             let retry_ms = self.accept_paused_until_ms;
             deadline_ms = Some(deadline_ms.map_or(retry_ms, |due| due.min(retry_ms)));
         }
         let wait = deadline_ms.map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
         if self.is_congested { Some(CONGESTED_WAIT) } else { wait }
-    }
-
-    /// Whether clients have to wait in the backlog until another one leaves.
-    fn is_full(&self) -> bool {
-        self.machine.connections() >= self.connections_max
     }
 
     fn handle_event(&mut self, event: &Event) {
@@ -227,8 +248,10 @@ impl WorkerLoop {
         self.machine.handle_timeout(now_ms, &mut self.sockets);
         if self.shared.is_draining.load(Ordering::Acquire) && !self.is_draining {
             self.is_draining = true;
+            self.accept_last(now_ms);
             self.stop_listening();
             self.machine.drain(now_ms, &mut self.sockets);
+            self.shared.deaf_workers.fetch_add(1, Ordering::AcqRel);
         }
         self.has_work = self.machine.handle_work(now_ms, &mut self.sockets, DELIVERIES_PER_TURN);
         self.handle_outputs();
@@ -270,6 +293,10 @@ impl WorkerLoop {
                 ReadOutcome::Bytes(bytes) => {
                     let input = &self.buffer[..bytes];
                     self.machine.handle_input(now_ms, &mut self.sockets, key, input);
+                    // The socket had no more, and says so when it has; unless it has said its last.
+                    if bytes < room && !self.sockets.is_read_closed(key) {
+                        return;
+                    }
                 }
                 ReadOutcome::Blocked => return,
                 ReadOutcome::Eof => {
@@ -288,34 +315,53 @@ impl WorkerLoop {
     fn accept(&mut self, now_ms: u64) {
         for index in 0..self.listeners.len() {
             let mut budget = ACCEPTS_PER_TURN;
-            while self.acceptable[index]
-                && budget > 0
-                && now_ms >= self.accept_paused_until_ms
-                && !self.is_full()
-            {
+            while self.acceptable[index] && budget > 0 && now_ms >= self.accept_paused_until_ms {
                 budget -= 1;
                 self.accept_one(now_ms, index);
             }
         }
     }
 
+    /// Takes those who wait in the backlogs, before these go and take them along.
+    fn accept_last(&mut self, now_ms: u64) {
+        self.accept_paused_until_ms = 0;
+        self.acceptable.fill(true);
+        for _ in 0..BACKLOG as usize / ACCEPTS_PER_TURN {
+            self.accept(now_ms);
+        }
+    }
+
     fn accept_one(&mut self, now_ms: u64, index: usize) {
+        if !self.shared.reserve() {
+            self.accept_paused_until_ms = now_ms + FULL_PAUSE_MS;
+            return;
+        }
         match self.listeners[index].accept() {
             // The machine asks for the address when a request needs it.
             Ok((stream, _)) => {
+                self.counted += 1;
                 let key = self.machine.accept(now_ms);
                 if self.sockets.insert(self.poll.registry(), key, stream).is_err() {
                     self.machine.handle_error(key);
                 }
             }
-            Err(AcceptError::WouldBlock) => self.acceptable[index] = false,
-            Err(AcceptError::NoDescriptor(error)) => {
+            Err(error) => {
+                self.shared.release(1);
+                self.handle_accept_error(now_ms, index, error);
+            }
+        }
+    }
+
+    fn handle_accept_error(&mut self, now_ms: u64, index: usize, error: AcceptError) {
+        match error {
+            AcceptError::WouldBlock => self.acceptable[index] = false,
+            AcceptError::Lasting(error) => {
                 self.accept_paused_until_ms = now_ms + ACCEPT_PAUSE_MS;
-                if let Some(suppressed) = self.no_descriptors.handle_line(now_ms) {
+                if let Some(suppressed) = self.accept_pauses.handle_line(now_ms) {
                     tracing::warn!("accepting is paused: {error} ({suppressed} more)");
                 }
             }
-            Err(AcceptError::Transient(error)) => {
+            AcceptError::Transient(error) => {
                 tracing::debug!("a client left before it was accepted: {error}");
             }
         }
@@ -337,15 +383,13 @@ impl WorkerLoop {
         }
     }
 
-    /// Tells the others how many connections there are here.
+    /// Gives back the places of connections that have ended.
     fn count(&mut self) {
-        let connections = self.machine.connections();
-        if connections >= self.counted {
-            self.shared.connections.fetch_add(connections - self.counted, Ordering::AcqRel);
-        } else {
-            self.shared.connections.fetch_sub(self.counted - connections, Ordering::AcqRel);
+        let ended = self.counted - self.machine.connections();
+        if ended > 0 {
+            self.shared.release(ended);
+            self.counted -= ended;
         }
-        self.counted = connections;
     }
 
     fn log_refusal(&mut self, now_ms: u64, from: &[u8], why: &str) {

@@ -74,6 +74,9 @@ async fn answer(mut request: Request) -> Response {
             Response::text(200, format!("Hello! {method} {path}, {len} bytes\n"))
         }
         Err(error @ BodyError::TooLarge { .. }) => Response::text(413, format!("{error}\n")),
+        Err(error @ BodyError::NoRoom) => {
+            Response::text(503, format!("{error}\n")).header("Retry-After", "1")
+        }
         // Nobody reads this.
         Err(BodyError::Gone) => Response::new(500),
     }

@@ -2,9 +2,13 @@
 //!
 //! `GET /healthz` says that the process answers, and since when. `GET /readyz` says whether what it
 //! needs is there: the store, and an edge. That is found out in the background every
-//! [`CHECK_INTERVAL`], or sooner while something is missing, never inside a request: a probe must not be what a store that is in trouble
-//! is asked most often, and must not take as long as the store does. From the first moment of a
-//! drain a process is not ready, whatever the last check said.
+//! [`CHECK_INTERVAL`], or sooner while something is missing, never inside a request: a probe must
+//! not be what a store that is in trouble is asked most often, and must not take as long as the
+//! store does. From the first moment of a drain a process is not ready, whatever the last check
+//! said.
+//!
+//! A probe may look away, but edges must not: what a check finds of the store also decides whether
+//! this process says that it can feed ([`crate::attach::FeedSwitch`]).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -85,10 +89,17 @@ impl Health {
         Draining(self.draining.subscribe())
     }
 
-    /// Looks at the dependencies, again and again. Never returns.
-    pub(crate) async fn check_each_interval<S: Store>(&self, store: S, links: impl Fn() -> Links) {
+    /// Looks at the dependencies, again and again, and says each time whether the store is there.
+    /// Never returns.
+    pub(crate) async fn check_each_interval<S: Store>(
+        &self,
+        store: S,
+        links: impl Fn() -> Links,
+        tell: impl Fn(bool),
+    ) {
         loop {
             let complete = self.check(&store, &links).await;
+            tell(self.found().is_some_and(|found| found.store.is_ok()));
             let pause = if complete { CHECK_INTERVAL } else { RECHECK_INTERVAL };
             tokio::time::sleep(pause).await;
         }
@@ -106,6 +117,11 @@ impl Health {
         complete
     }
 
+    /// What the last check found.
+    fn found(&self) -> Option<Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// `GET /healthz`.
     pub(crate) fn healthz(&self) -> Response {
         let uptime = self.started.elapsed().as_secs();
@@ -115,8 +131,7 @@ impl Health {
 
     /// `GET /readyz`.
     pub(crate) fn readyz(&self) -> Response {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let found = found.unwrap_or_else(|| Found {
+        let found = self.found().unwrap_or_else(|| Found {
             store: Err("not looked at yet".to_owned()),
             links: Links { up: 0, total: 0 },
         });

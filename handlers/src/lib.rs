@@ -15,11 +15,11 @@
 //! | [`auth`] | tokens |
 //! | [`event`] | what publishers send, and what it looks like when it is delivered |
 //!
-//! `docs/channels.md` and `zhttp-spec/hold.md` are the specifications. Of the former these parts
-//! are not here yet: limits and quotas for each org with their cache (the "fast path"; limits are
-//! one set for all orgs), outcomes in the store (they are counted in memory and logged), Redis
-//! Sentinel and Cluster, the WebSocket route, and metrics for Prometheus (the numbers are there, see
-//! [`roles::Handlers`]).
+//! `docs/channels.md` and `zhttp-spec/hold.md` are the specifications. What one could expect here
+//! and will not find: limits and quotas of their own for each org (there is one set of limits for
+//! all), outcomes in the store (they are counted in memory and logged), Redis Sentinel and Cluster
+//! (the keys are made for a cluster), a WebSocket route, and an exporter of metrics (the numbers are
+//! in [`roles::Handlers`]).
 
 pub mod attach;
 pub mod auth;

@@ -77,6 +77,7 @@ pub(crate) struct TestStore {
     inner: EmbeddedStore,
     away: Arc<AtomicBool>,
     heads_calls: Arc<AtomicUsize>,
+    overtaken: Arc<AtomicUsize>,
     _directory: Arc<tempfile::TempDir>,
 }
 
@@ -88,6 +89,7 @@ impl TestStore {
             inner,
             away: Arc::default(),
             heads_calls: Arc::default(),
+            overtaken: Arc::default(),
             _directory: Arc::new(directory),
         }
     }
@@ -95,6 +97,11 @@ impl TestStore {
     /// Whether all but following fails from now on.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// So many of the next appends each find that another one, with the data `faster`, came before.
+    pub(crate) fn overtake(&self, appends: usize) {
+        self.overtaken.store(appends, Ordering::SeqCst);
     }
 
     /// How often heads were read.
@@ -123,6 +130,11 @@ impl Store for TestStore {
         conditions: &Conditions,
     ) -> Result<Appended, AppendError> {
         self.there()?;
+        let left = self.overtaken.load(Ordering::SeqCst);
+        if left > 0 {
+            self.overtaken.store(left - 1, Ordering::SeqCst);
+            self.put(channel, "faster", false).await;
+        }
         self.inner.append(channel, event, conditions).await
     }
 
@@ -153,6 +165,11 @@ impl Store for TestStore {
     ) -> Result<bool, StoreError> {
         self.there()?;
         self.inner.delete(channel, if_head).await
+    }
+
+    async fn delete_idle(&self, idle: &Idle) -> Result<bool, StoreError> {
+        self.there()?;
+        self.inner.delete_idle(idle).await
     }
 
     async fn idle(

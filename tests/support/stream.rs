@@ -90,7 +90,10 @@ impl EventStream {
     pub fn next(&mut self) -> Next {
         loop {
             while let Some(block) = self.blocks.pop_front() {
-                if !block.starts_with(':') {
+                // A comment, or an id that stands alone: neither is an event.
+                if !block.starts_with(':')
+                    && !(block.starts_with("id:") && block.lines().count() == 1)
+                {
                     return Next::Block(block);
                 }
             }

@@ -82,7 +82,8 @@ pub enum EncodeError {
 /// Appends the composite cursor of these channels, names as on the wire, to `out`. The order is of
 /// no consequence to the reader.
 ///
-/// Walks the channels twice (more only if hashes collide) and allocates nothing.
+/// Walks the channels twice (more only if hashes collide) and allocates nothing. Who writes many for
+/// the same channels keeps their [`HashedNames`].
 ///
 /// # Errors
 ///
@@ -92,6 +93,50 @@ pub fn encode<'c>(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let (salt, count) = salt_of(&channels.clone().map(|(name, _)| name))?;
+    let entries = channels.map(|(name, cursor)| (hash(salt, name), cursor));
+    write(salt, count, entries, out)
+}
+
+/// The names of the channels of a connection, hashed once for all its composite cursors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashedNames {
+    salt: u8,
+    hashes: Box<[u32]>,
+}
+
+impl HashedNames {
+    /// Hashes these names, as on the wire.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or there are too many, or one stands there twice.
+    pub fn new<'c>(names: impl Iterator<Item = &'c str> + Clone) -> Result<Self, EncodeError> {
+        let (salt, _) = salt_of(&names)?;
+        Ok(HashedNames { salt, hashes: names.map(|name| hash(salt, name)).collect() })
+    }
+
+    /// Appends the composite cursor of these channels to `out`: as [`encode`] does. There is one
+    /// cursor for each name, in the order of the names.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::TooLong`] leaves `out` as it was.
+    pub fn encode(
+        &self,
+        cursors: impl Iterator<Item = Cursor>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let entries = self.hashes.iter().copied().zip(cursors);
+        write(self.salt, self.hashes.len() as u8, entries, out)
+    }
+}
+
+fn write(
+    salt: u8,
+    count: u8,
+    entries: impl Iterator<Item = (u32, Cursor)>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let start = out.len();
     out.push(PREFIX);
     let mut encoder = Encoder::new(out);
@@ -99,8 +144,8 @@ pub fn encode<'c>(
     encoder.push(salt);
     encoder.push(count);
     let mut epoch = 0;
-    for (name, cursor) in channels {
-        hash(salt, name).to_be_bytes().into_iter().for_each(|byte| encoder.push(byte));
+    for (hash, cursor) in entries {
+        hash.to_be_bytes().into_iter().for_each(|byte| encoder.push(byte));
         push_varint(&mut encoder, zigzag(cursor.epoch.wrapping_sub(epoch)));
         push_varint(&mut encoder, cursor.offset);
         epoch = cursor.epoch;

@@ -91,7 +91,7 @@ impl<'a> Body<'a> {
             Body::Heads(heads) => Heads::write(fields, heads),
             Body::Hold(change) => {
                 let (add, remove) = (change.add.collect::<Vec<_>>(), change.remove);
-                change.write(fields, &add, &remove.collect::<Vec<_>>());
+                change.write_channels(fields, &add, &remove.collect::<Vec<_>>());
             }
             Body::Send(send) => send.write(fields),
             Body::Closed(closed) => closed.write(fields),
@@ -123,7 +123,7 @@ pub fn rewrite(bytes: &[u8]) -> Result<Vec<u8>, PacketError> {
     let mut out = Vec::new();
     let ext = |ext: &mut Fields<'_, '_>| {
         if let Body::Plain(_, Some(hold)) = body {
-            hold.write(ext, &hold.channels.collect::<Vec<_>>());
+            hold.write_channels(ext, hold.channels);
         } else if matches!(packet.ext.hold, Some(Value::Int(1..))) {
             ext.int("hold", HOLD_VERSION);
         }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use support::vectors;
 use zhttp::hold::{
-    Change, Closed, Event, Events, Feed, Format, Gap, GapReason, Heads, Hello, HoldParams, Range,
-    Send, Unfeed,
+    Change, Closed, Event, Events, Feed, Format, Gap, GapReason, Heads, Hello, HoldChannel,
+    HoldParams, Range, Send, Unfeed,
 };
 use zhttp::{Cursor, Envelope, Fields, Id, Kind, Packet, Payload, fuzzing};
 
@@ -45,12 +45,20 @@ fn head() -> impl Strategy<Value = Cursor> {
     prop_oneof![Just(Cursor::START), numbers.prop_map(|(e, o)| Cursor::new(e, o))]
 }
 
-fn channels() -> impl Strategy<Value = Vec<(String, Cursor)>> {
-    prop::collection::vec((name(), cursor()), 0..5)
-}
-
 fn borrow<T: Copy>(pairs: &[(String, T)]) -> Vec<(&str, T)> {
     pairs.iter().map(|(name, value)| (&name[..], *value)).collect()
+}
+
+fn hold_channels() -> impl Strategy<Value = Vec<(String, Cursor, bool)>> {
+    prop::collection::vec((name(), cursor(), any::<bool>()), 0..5)
+}
+
+fn borrow_channels(channels: &[(String, Cursor, bool)]) -> Vec<HoldChannel<'_>> {
+    let channel = |entry| {
+        let (name, cursor, ended): &(String, Cursor, bool) = entry;
+        HoldChannel { name, cursor: *cursor, ended: *ended }
+    };
+    channels.iter().map(channel).collect()
 }
 
 /// One line of text.
@@ -118,7 +126,7 @@ proptest! {
 
     #[test]
     fn holds(
-        channels in channels(),
+        channels in hold_channels(),
         (keep_alive_ms, expires_s) in (0..1u64 << 63, 0..1u64 << 63),
         context in prop::collection::vec(any::<u8>(), 0..1024),
         (ws, notify) in any::<(bool, bool)>(),
@@ -132,26 +140,27 @@ proptest! {
             notify,
         };
         let mut out = Vec::new();
-        let write = |ext: &mut Fields<'_, '_>| hold.write(ext, &borrow(&channels));
+        let write = |ext: &mut Fields<'_, '_>| hold.write_channels(ext, borrow_channels(&channels).into_iter());
         Envelope::new(b"h", Kind::Data).write_ext(&mut out, write, |_| {});
         let read = HoldParams::read(&Packet::parse(&out).unwrap()).unwrap().unwrap();
-        prop_assert!(read.channels.eq(borrow(&channels)));
+        prop_assert!(read.channels.eq(borrow_channels(&channels)));
         prop_assert_eq!(HoldParams { channels: Default::default(), ..read }, hold);
     }
 
     #[test]
     fn changes(
-        add in channels(),
+        add in hold_channels(),
         remove in prop::collection::vec(name(), 0..5),
         context in prop::option::of(prop::collection::vec(any::<u8>(), 0..1024)),
         expires_s in prop::option::of(0..1u64 << 63),
     ) {
         let change = Change { context: context.as_deref(), expires_s, ..Change::default() };
         let remove: Vec<&str> = remove.iter().map(|name| &name[..]).collect();
-        let write = |fields: &mut Fields<'_, '_>| change.write(fields, &borrow(&add), &remove);
+        let add = borrow_channels(&add);
+        let write = |fields: &mut Fields<'_, '_>| change.write_channels(fields, &add, &remove);
         round_trip(Kind::Hold, write, |packet| {
             let read = Change::read(&packet).unwrap();
-            prop_assert!(read.add.eq(borrow(&add)) && read.remove.eq(remove.iter().copied()));
+            prop_assert!(read.add.eq(add.iter().copied()) && read.remove.eq(remove.iter().copied()));
             prop_assert_eq!((read.context, read.expires_s), (change.context, expires_s));
             Ok(())
         })?;

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use support::{root, vectors, view};
 use zhttp::composite::{self, Composite};
+use zhttp::hold::{GapReason, gap_event};
 use zhttp::tnetstring::{self, TnetError, Value, Writer};
 use zhttp::{Cursor, fuzzing};
 
@@ -150,6 +151,19 @@ fn assert_finds(composite: &Composite, channels: &[(String, Cursor)], name: &str
     assert_eq!(composite.channels(), channels.len(), "{name}");
     for (channel, cursor) in channels {
         assert_eq!(composite.cursor_of(channel), Some(*cursor), "{name}: {channel}");
+    }
+}
+
+#[test]
+fn gap_events() {
+    for (name, channel, vector) in vectors("gap-events", "channel") {
+        let cursor = |key: &str| vector[key].as_str().unwrap().parse::<Cursor>().unwrap();
+        let named = |reason: &GapReason| vector["reason"] == reason.name();
+        let reason = [GapReason::Trimmed, GapReason::Recreated].into_iter().find(named).unwrap();
+        let channel = std::str::from_utf8(&channel).unwrap();
+        let data = gap_event(channel, cursor("from"), cursor("to"), reason);
+        assert_eq!(data, vector["data"].as_str().unwrap(), "{name}");
+        assert!(serde_json::from_str::<Json>(&data).is_ok(), "{name}");
     }
 }
 

@@ -104,7 +104,7 @@ pub struct HandlerArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// Connections of all workers together, shared out evenly; a descriptor each. More wait in the kernel's backlog
+    /// Connections of all workers together; a descriptor each. More wait in the kernel's backlog
     #[arg(long, env = "FOREBAY_STREAM_MAXCONN", value_name = "N", default_value_t = 10_000)]
     pub stream_maxconn: usize,
 

@@ -151,11 +151,6 @@ impl Config {
         })
     }
 
-    /// How many connections each worker may have: an even share, rounded down as in Condure. At least 1.
-    pub fn worker_maxconn(&self) -> usize {
-        self.limits.stream_maxconn / self.workers
-    }
-
     /// What the bus is to open.
     pub fn bus(&self) -> BusConfig {
         BusConfig {

@@ -140,7 +140,7 @@ fn pushpins_runner_is_understood() {
     ])
     .unwrap();
     assert_eq!(config.listen.len(), 2);
-    assert_eq!(config.worker_maxconn(), 25_000);
+    assert_eq!(config.limits.stream_maxconn, 50_000);
     let bus = config.bus();
     assert_eq!(bus.groups[0][0].out(), "ipc:///run/pushpin/pushpin-condure-out");
     assert_eq!(

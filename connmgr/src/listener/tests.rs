@@ -220,12 +220,12 @@ fn workers_share_a_path_until_the_last_one_ends() {
 fn errors_are_told_apart() {
     let classify = |errno: Errno| AcceptError::from(io::Error::from(errno));
     assert!(matches!(classify(Errno::EAGAIN), AcceptError::WouldBlock));
-    for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
-        assert!(matches!(classify(errno), AcceptError::NoDescriptor(_)), "{errno}");
+    for errno in [Errno::EMFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EPERM, Errno::EINVAL] {
+        assert!(matches!(classify(errno), AcceptError::Lasting(_)), "{errno}");
     }
-    for errno in [Errno::ECONNABORTED, Errno::EPROTO, Errno::EPERM, Errno::EINTR] {
+    for errno in [Errno::ECONNABORTED, Errno::EPROTO, Errno::EHOSTUNREACH, Errno::EINTR] {
         assert!(matches!(classify(errno), AcceptError::Transient(_)), "{errno}");
     }
     let other = AcceptError::from(io::Error::other("x"));
-    assert!(matches!(other, AcceptError::Transient(_)));
+    assert!(matches!(other, AcceptError::Lasting(_)));
 }

@@ -25,6 +25,28 @@ async fn a_drain_lets_answers_through() {
 }
 
 #[tokio::test]
+async fn a_drain_takes_those_who_wait_to_be_accepted() {
+    let mut edge = EdgeProcess::start(&["--drain-timeout=60"]).await;
+    let mut handler = Handler::plain(&edge, "h").await;
+    edge.signal("-STOP");
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(Client::get(edge.address, "/").await);
+    }
+    edge.signal("-TERM");
+    edge.signal("-CONT");
+    for _ in &clients {
+        let request = handler.request().await;
+        handler.answer(&request.id, "in time").await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().await.text(), "in time");
+    }
+    drop(clients);
+    assert_eq!(edge.wait().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_drain_has_an_end_and_is_told() {
     for signal in ["-INT", "-QUIT"] {
         let mut edge = EdgeProcess::start(&["--drain-timeout=0.05"]).await;

@@ -24,24 +24,31 @@ async fn without_descriptors_clients_wait() {
 
 #[tokio::test]
 async fn past_the_most_connections_clients_wait() {
-    let edge = EdgeProcess::start(&["--workers=1", "--stream-maxconn=3"]).await;
+    // Whichever worker they come to: the limit is one for all.
+    let edge = EdgeProcess::start(&["--workers=2", "--stream-maxconn=3"]).await;
     let mut handler = Handler::plain(&edge, "h").await;
     let mut crowd = Vec::new();
     for _ in 0..3 {
-        crowd.push(Client::connect(edge.address).await);
+        let mut client = Client::connect(edge.address).await;
+        is_served(&mut client, &mut handler).await;
+        crowd.push(client);
     }
     let mut late = Client::get(edge.address, "/late").await;
     // They came first, and so they are there.
     for client in &mut crowd {
-        client.ask("/first").await;
-        let request = handler.request().await;
-        assert!(request.uri.ends_with("/first"), "{}", request.uri);
-        handler.answer(&request.id, "x").await;
-        assert_eq!(client.response().await.text(), "x");
+        is_served(client, &mut handler).await;
     }
     drop(crowd.pop());
     let request = handler.request().await;
     assert!(request.uri.ends_with("/late"));
     handler.answer(&request.id, "late").await;
     assert_eq!(late.response().await.text(), "late");
+}
+
+async fn is_served(client: &mut Client, handler: &mut Handler) {
+    client.ask("/first").await;
+    let request = handler.request().await;
+    assert!(request.uri.ends_with("/first"), "{}", request.uri);
+    handler.answer(&request.id, "x").await;
+    assert_eq!(client.response().await.text(), "x");
 }

@@ -1,6 +1,7 @@
 //! What a plain handler sees and says, as with Condure.
 
 use zhttp::Kind;
+use zhttp::hold::Hello;
 
 use crate::client::Client;
 use crate::handler::Handler;
@@ -35,6 +36,27 @@ async fn who_answers_need_not_be_who_was_asked() {
     asked.kill().await;
     responder.answer(&request.id, "from elsewhere").await;
     assert_eq!(client.response().await.text(), "from elsewhere");
+}
+
+#[tokio::test]
+async fn who_greets_but_cannot_be_reached_is_not_waited_for() {
+    let edge = EdgeProcess::start(&[]).await;
+    let mut handler = Handler::plain(&edge, "h").await;
+    let serves = zhttp::hold::Serves::default();
+    let hello = Hello { ttl_ms: 60_000, incarnation: 1, feeds: true, serves, requests_max: 0 };
+    let mut packet = Vec::new();
+    zhttp::hold::write_packet(&mut packet, b"ghost", Kind::Hello, |fields| {
+        hello.write(fields, &[("*", "/")]);
+    });
+    handler.publish(&packet).await;
+    // What comes behind it on the same way is answered: so it has arrived.
+    let probe = handler.packet("0-99-1", None, Kind::KeepAlive, |_| {});
+    handler.publish(&probe).await;
+    handler.next_of(Kind::Cancel).await;
+    let mut client = Client::get(edge.address, "/").await;
+    let request = handler.request().await;
+    handler.answer(&request.id, "from one who is there").await;
+    assert_eq!(client.response().await.text(), "from one who is there");
 }
 
 #[tokio::test]

@@ -20,9 +20,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, Id as TaskId, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use zhttp::{Envelope, Fields, IDS_MAX, Id, Kind, Packet, Payload, hold};
@@ -30,7 +31,7 @@ use zhttp::{Envelope, Fields, IDS_MAX, Id, Kind, Packet, Payload, hold};
 use super::feed::{EdgeSender, FeedQueue};
 use super::flow::{Fault, Flow};
 use super::link::{Link, LinkEvent, LinkSender, Refused};
-use super::request::Request;
+use super::request::{Coming, Request};
 use super::service::{ClosedConnection, Service, serve, tell_closed};
 use super::session::Session;
 use super::stats::{Counters, Ticket};
@@ -54,12 +55,29 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) from: Arc<[u8]>,
-    /// Says everything each time, so it is always the same packet.
-    pub(super) hello: Bytes,
+    pub(super) hellos: Hellos,
     pub(super) feeds: bool,
+    /// Whether it can feed now; see [`FeedSwitch`](super::FeedSwitch).
+    pub(super) can_feed: AtomicBool,
     pub(super) feed_queue: Arc<FeedQueue>,
     pub(super) counters: Arc<Counters>,
+    /// A permit for each byte of a body that is gathered.
+    pub(super) body_room: Arc<Semaphore>,
     pub(super) tuning: Tuning,
+}
+
+/// What there is to say of a handler: everything each time, so there are two such packets.
+#[derive(Debug)]
+pub(super) struct Hellos {
+    pub(super) able: Bytes,
+    /// The same without feeding.
+    pub(super) unable: Bytes,
+}
+
+impl Hellos {
+    fn contain(&self, packet: &Bytes) -> bool {
+        [&self.able, &self.unable].contains(&packet)
+    }
 }
 
 #[derive(Debug)]
@@ -76,6 +94,8 @@ pub(super) struct EdgeTask<S> {
     shared: Arc<Shared>,
     phase: Phase,
     up: bool,
+    /// Whether the last hello said that it can feed.
+    said_feeds: bool,
     sessions: HashMap<Bytes, InFlight>,
     /// Their requests' tasks; each gives back the session's id.
     tasks: JoinSet<Bytes>,
@@ -96,6 +116,7 @@ impl<S: Service> EdgeTask<S> {
             shared,
             phase: Phase::Serving,
             up: false,
+            said_feeds: true,
             sessions: HashMap::new(),
             tasks: JoinSet::new(),
             outbox: VecDeque::new(),
@@ -139,7 +160,7 @@ impl<S: Service> EdgeTask<S> {
     fn handle_phase(&mut self, phase: Phase) {
         self.phase = phase;
         if phase == Phase::Leaving && self.up {
-            self.outbox.retain(|packet| *packet != self.shared.hello);
+            self.outbox.retain(|packet| !self.shared.hellos.contain(packet));
             self.outbox.push_back(self.packet(Kind::Bye, &[], |_| {}));
         }
     }
@@ -182,12 +203,27 @@ impl<S: Service> EdgeTask<S> {
         if !self.up {
             return;
         }
-        // A second hello behind one that could not be sent yet says nothing more.
-        let due = self.phase == Phase::Serving && !self.outbox.contains(&self.shared.hello);
-        if due {
-            self.outbox.push_back(self.shared.hello.clone());
+        if self.phase == Phase::Serving {
+            self.say_hello();
         }
         self.send_keep_alives(Instant::now());
+    }
+
+    fn say_hello(&mut self) {
+        let Shared { hellos, feeds, can_feed, feed_queue, .. } = &*self.shared;
+        let can_feed = can_feed.load(Ordering::Relaxed);
+        let hello = if can_feed { &hellos.able } else { &hellos.unable };
+        // A second hello behind one that could not be sent yet says nothing more, but what it says
+        // may have changed.
+        if !self.outbox.contains(hello) {
+            self.outbox.retain(|packet| !hellos.contain(packet));
+            self.outbox.push_back(hello.clone());
+        }
+        if std::mem::replace(&mut self.said_feeds, can_feed) != can_feed && *feeds {
+            // The edge gives its channels to others now, or asks for all of them anew. In both
+            // cases what it asked for before is void, as if it had just come.
+            feed_queue.handle_up(self.sender.clone());
+        }
     }
 
     fn handle_sent(&mut self, sent: &Result<(), Refused>) {
@@ -303,8 +339,8 @@ impl<S: Service> EdgeTask<S> {
         let from = Arc::clone(&self.shared.from);
         let session = Arc::new(Session::new(key.clone(), from, self.link.clone(), flow));
         let edge = self.sender.id();
-        let Some(request) = Request::new(bytes, packet.ext, payload, edge, Arc::clone(&session))
-        else {
+        let coming = Coming::new(Arc::clone(&session), Arc::clone(&self.shared.body_room));
+        let Some(request) = Request::new(bytes, packet.ext, payload, edge, coming) else {
             self.count_bad("request", &"it has no URI");
             return self.refuse(id.id);
         };

@@ -56,10 +56,10 @@ mod tests;
 mod tuning;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use zhttp::{Kind, hold};
 
@@ -71,12 +71,12 @@ pub use link::{
     HIGH_WATER_MARK, LINGER_MAX, Link, LinkError, LinkEvent, LinkSender, MESSAGE_SIZE_MAX, Refused,
 };
 pub use request::{BodyError, Request};
-pub use response::{Body, Hold, Response};
+pub use response::{Body, HeldChannel, Hold, Response};
 pub use service::{ClosedConnection, Service};
 pub use stats::AttachStats;
-pub use tuning::REQUESTS_MAX;
+pub use tuning::{BODY_BYTES_MAX, REQUESTS_MAX};
 
-use edge::{EdgeTask, Phase, Shared};
+use edge::{EdgeTask, Hellos, Phase, Shared};
 use feed::FeedQueue;
 use stats::Counters;
 use tuning::{HELLO_TTL_MS, Tuning};
@@ -136,6 +136,23 @@ pub struct Attached {
     _closer: QueueCloser,
 }
 
+/// Tells the edges whether a handler can feed now. At first it can, if it was configured to.
+///
+/// A feeder that is cut off from its store is worse than none: the edge would wait for it while
+/// others could feed. Requests still come to it: each is answered by itself, if with a 503.
+#[derive(Clone, Debug)]
+pub struct FeedSwitch(Arc<Shared>);
+
+impl FeedSwitch {
+    /// Says so with the next hello, within a second. When it can feed again the edges ask anew for
+    /// all channels that are its own.
+    pub fn set(&self, can_feed: bool) {
+        if self.0.can_feed.swap(can_feed, Ordering::Relaxed) != can_feed && self.0.feeds {
+            tracing::info!(can_feed, "whether channels can be fed from here has changed");
+        }
+    }
+}
+
 /// Ends the feed requests with the attachment, however that ends.
 #[derive(Debug)]
 struct QueueCloser(Arc<FeedQueue>);
@@ -172,10 +189,12 @@ impl Attached {
         }
         let shared = Arc::new(Shared {
             from: config.id.as_bytes().into(),
-            hello: hello(&config),
+            hellos: hellos(&config),
             feeds: config.feeds,
+            can_feed: AtomicBool::new(true),
             feed_queue: Arc::default(),
             counters: Arc::new(Counters::default()),
+            body_room: Arc::new(Semaphore::new(tuning.body_bytes_max)),
             tuning,
         });
         let service = Arc::new(service);
@@ -195,6 +214,11 @@ impl Attached {
     /// ever. To be taken once: two takers would each get a part.
     pub fn feed_requests(&mut self) -> FeedRequests {
         FeedRequests(Arc::clone(&self.shared.feed_queue))
+    }
+
+    /// What tells the edges whether this handler can feed now.
+    pub fn feed_switch(&self) -> FeedSwitch {
+        FeedSwitch(Arc::clone(&self.shared))
     }
 
     /// What has been counted so far.
@@ -235,22 +259,26 @@ fn check(config: &AttachConfig) -> Result<(), AttachError> {
     Ok(())
 }
 
-/// The packet that says who is there. The incarnation is the time of the start: another one for
+/// The packets that say who is there. The incarnation is the time of the start: another one for
 /// each start, as far as anything can be told apart by it.
-fn hello(config: &AttachConfig) -> Bytes {
+fn hellos(config: &AttachConfig) -> Hellos {
     let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let hello = hold::Hello {
-        ttl_ms: HELLO_TTL_MS,
-        incarnation: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
-        feeds: config.feeds,
-        // Written from the slice.
-        serves: hold::Serves::default(),
-        requests_max: config.requests_max,
-    };
+    let incarnation = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
     let serves: Vec<(&str, &str)> =
         config.serves.iter().map(|(method, prefix)| (&**method, &**prefix)).collect();
-    let mut packet = Vec::new();
-    let from = config.id.as_bytes();
-    hold::write_packet(&mut packet, from, Kind::Hello, |fields| hello.write(fields, &serves));
-    packet.into()
+    let hello = |feeds| {
+        let hello = hold::Hello {
+            ttl_ms: HELLO_TTL_MS,
+            incarnation,
+            feeds,
+            // Written from the slice.
+            serves: hold::Serves::default(),
+            requests_max: config.requests_max,
+        };
+        let mut packet = Vec::new();
+        let from = config.id.as_bytes();
+        hold::write_packet(&mut packet, from, Kind::Hello, |fields| hello.write(fields, &serves));
+        packet.into()
+    };
+    Hellos { able: hello(config.feeds), unable: hello(false) }
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zhttp::hold::HOLD_VERSION;
 use zhttp::tnetstring::Value;
 use zhttp::{Ext, Payload};
@@ -26,6 +27,10 @@ pub enum BodyError {
         /// The `Content-Length` in bytes if there is one, else what had come by then.
         size: u64,
     },
+    /// The bodies of all requests together are more than the process takes
+    /// ([`BODY_BYTES_MAX`](super::BODY_BYTES_MAX)). It is not read any further, and may be sent again.
+    #[error("too many bodies are being read")]
+    NoRoom,
     /// The client has left, or the connection to the edge is lost. No answer reaches it any more.
     #[error("the client is gone")]
     Gone,
@@ -58,8 +63,56 @@ pub struct Request {
 
 #[derive(Debug)]
 enum RequestBody {
-    Coming { session: Arc<Session>, read: BytesMut },
+    Coming(Coming),
     Whole(Bytes),
+}
+
+/// A body that is being gathered.
+#[derive(Debug)]
+pub(super) struct Coming {
+    session: Arc<Session>,
+    read: BytesMut,
+    /// Room for what was read, of the room that all bodies have together.
+    room: Option<OwnedSemaphorePermit>,
+    all_room: Arc<Semaphore>,
+}
+
+impl Coming {
+    pub(super) fn new(session: Arc<Session>, all_room: Arc<Semaphore>) -> Self {
+        Coming { session, read: BytesMut::new(), room: None, all_room }
+    }
+
+    /// Takes what has come; returns whether it goes on.
+    fn take(&mut self) -> Result<bool, BodyError> {
+        let (piece, more) = self.session.take_body()?;
+        let len = u32::try_from(piece.len()).map_err(|_| BodyError::NoRoom)?;
+        let room = Arc::clone(&self.all_room).try_acquire_many_owned(len);
+        let room = room.map_err(|_| BodyError::NoRoom)?;
+        match &mut self.room {
+            Some(own) => own.merge(room),
+            None => self.room = Some(room),
+        }
+        self.read.extend_from_slice(&piece);
+        Ok(more)
+    }
+
+    /// All of it. The room is given back with the last copy.
+    fn whole(&mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.read);
+        Bytes::from_owner(Gathered { bytes, _room: self.room.take() })
+    }
+}
+
+/// A body with the room that it takes.
+struct Gathered {
+    bytes: BytesMut,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Gathered {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Request {
@@ -69,7 +122,7 @@ impl Request {
         ext: Ext<'_>,
         payload: &Payload<'_>,
         edge: EdgeId,
-        session: Arc<Session>,
+        body: Coming,
     ) -> Option<Request> {
         // Values are not copied: they keep the packet, which is little more than they are.
         let header = |(name, value): (&[u8], &[u8])| {
@@ -83,7 +136,7 @@ impl Request {
             peer_address: payload.peer_address.and_then(|address| address.parse().ok()),
             edge,
             can_hold: matches!(ext.hold, Some(Value::Int(offered)) if offered >= version),
-            body: RequestBody::Coming { session, read: BytesMut::new() },
+            body: RequestBody::Coming(body),
         })
     }
 
@@ -152,7 +205,7 @@ impl Request {
     }
 
     /// Reads the whole body, of at most `max` bytes; asked again it gives the same. Memory: the
-    /// body, and 64 KiB that are underway.
+    /// body, within what all bodies may take together, and 64 KiB that are underway.
     ///
     /// Cancel-safe: what was read is kept, so that the next call goes on from there.
     ///
@@ -163,27 +216,25 @@ impl Request {
         if let Some(size) = self.content_length().filter(|size| *size > max_size) {
             return Err(BodyError::TooLarge { size });
         }
-        if let RequestBody::Coming { session, read } = &mut self.body {
+        if let RequestBody::Coming(coming) = &mut self.body {
             loop {
-                let (piece, more) = session.take_body()?;
-                read.extend_from_slice(&piece);
-                if read.len() > max {
-                    return Err(BodyError::TooLarge { size: read.len() as u64 });
+                let more = coming.take()?;
+                if coming.read.len() > max {
+                    return Err(BodyError::TooLarge { size: coming.read.len() as u64 });
                 }
                 if !more {
                     break;
                 }
-                session.wait_body().await?;
+                coming.session.wait_body().await?;
             }
-            let whole = std::mem::take(read).freeze();
-            self.body = RequestBody::Whole(whole);
+            self.body = RequestBody::Whole(coming.whole());
         }
         match &self.body {
             RequestBody::Whole(body) if body.len() > max => {
                 Err(BodyError::TooLarge { size: body.len() as u64 })
             }
             RequestBody::Whole(body) => Ok(body.clone()),
-            RequestBody::Coming { .. } => unreachable!("it was made whole above"),
+            RequestBody::Coming(_) => unreachable!("it was made whole above"),
         }
     }
 }

@@ -11,8 +11,8 @@
 //! | a WebSocket that is not held | `error` with condition `rejected` |
 
 use bytes::Bytes;
-use zhttp::hold::{Format, HoldParams};
-use zhttp::{Cursor, Envelope, Fields, Id, Kind, Packet, PacketError};
+use zhttp::hold::{Format, HoldChannel, HoldParams};
+use zhttp::{Fields, Kind, Packet, PacketError};
 
 use super::flow::Gone;
 use super::request::Request;
@@ -69,8 +69,12 @@ pub(super) async fn respond(
     mut response: Response,
 ) -> Result<(), Gone> {
     if let Some(hold) = response.hold.take() {
-        match check_hold(session, asked, &response, &hold)? {
-            Ok(()) => return send_held(session, &response, &hold).await,
+        let held = match check_hold(session, asked, &response, &hold)? {
+            Ok(()) => send_held(session, &response, &hold).await?,
+            Err(error) => Err(error),
+        };
+        match held {
+            Ok(()) => return Ok(()),
             Err(error) => {
                 tracing::error!(path = asked.path, %error, "a hold that cannot be");
                 response = Response::text(500, "Internal Server Error\n");
@@ -176,9 +180,22 @@ async fn send_rejection(session: &Session, response: Response) -> Result<(), Gon
     session.send(Kind::Error, |_| {}, payload).await
 }
 
-async fn send_held(session: &Session, response: &Response, hold: &Hold) -> Result<(), Gone> {
+async fn send_held(
+    session: &Session,
+    response: &Response,
+    hold: &Hold,
+) -> Result<Result<(), HoldError>, Gone> {
     let payload = |fields: &mut Fields<'_, '_>| write_held_payload(fields, response);
-    session.send(Kind::Data, |ext| write_hold(ext, hold), payload).await
+    // Read as the edge will read it, so that its rules stand in one place, the codec.
+    let check = |packet: &[u8]| HoldParams::read(&Packet::parse(packet)?).map(drop);
+    let sent = session.send_checked(Kind::Data, |ext| write_hold(ext, hold), payload, check);
+    Ok(sent.await?.map_err(|error| {
+        // The answer that takes its place needs the credits that were taken for the body.
+        if let Body::Whole(body) = &response.body {
+            session.handle_credits(u32::try_from(body.len()).unwrap_or(u32::MAX));
+        }
+        HoldError::Packet(error)
+    }))
 }
 
 fn write_held_payload(fields: &mut Fields<'_, '_>, response: &Response) {
@@ -188,7 +205,8 @@ fn write_held_payload(fields: &mut Fields<'_, '_>, response: &Response) {
     }
 }
 
-/// Whether the edge can take this hold. Takes the credits for the body, if so.
+/// Whether the edge can take this hold, as far as that is not said by the packet itself. Takes the
+/// credits for the body, if so.
 fn check_hold(
     session: &Session,
     asked: &Asked,
@@ -201,41 +219,33 @@ fn check_hold(
     if asked.websocket != (hold.format == Format::Ws) {
         return Ok(Err(HoldError::Format));
     }
-    if let Err(error) = read_back(response, hold) {
-        return Ok(Err(error.into()));
-    }
     let wanted = match &response.body {
         Body::Whole(body) => body.len(),
         Body::Stream(_) => return Ok(Err(HoldError::Body { credits: session.try_credits(0)? })),
     };
     let credits = session.try_credits(wanted)?;
-    Ok(if credits == wanted { Ok(()) } else { Err(HoldError::Body { credits }) })
-}
-
-/// Reads the hold as the edge will. So its rules stand in one place, the codec.
-fn read_back(response: &Response, hold: &Hold) -> Result<(), PacketError> {
-    let mut bytes = Vec::new();
-    let ids = [Id { id: b"", seq: None }];
-    Envelope::new(b"", Kind::Data).about(&ids).write_ext(
-        &mut bytes,
-        |ext| write_hold(ext, hold),
-        |fields| write_held_payload(fields, response),
-    );
-    HoldParams::read(&Packet::parse(&bytes)?).map(drop)
+    if credits == wanted {
+        return Ok(Ok(()));
+    }
+    session.handle_credits(u32::try_from(credits).unwrap_or(u32::MAX));
+    Ok(Err(HoldError::Body { credits }))
 }
 
 fn write_hold(ext: &mut Fields<'_, '_>, hold: &Hold) {
-    let channels: Vec<(&str, Cursor)> =
-        hold.channels.iter().map(|(name, cursor)| (&**name, *cursor)).collect();
+    let channels = hold.channels.iter().map(|channel| HoldChannel {
+        name: &channel.name,
+        cursor: channel.cursor,
+        ended: channel.ended,
+    });
     let expires = hold.expires.map(|after| after.as_millis().div_ceil(1000).max(1));
     let params = HoldParams {
         format: hold.format,
-        // Written from the slice.
+        // Written from the iterator.
         channels: zhttp::hold::Channels::default(),
         keep_alive_ms: u64::try_from(hold.keep_alive.as_millis()).unwrap_or(u64::MAX),
         expires_s: expires.map_or(0, |seconds| u64::try_from(seconds).unwrap_or(u64::MAX)),
         context: &hold.context,
         notify: hold.notify,
     };
-    params.write(ext, &channels);
+    params.write_channels(ext, channels);
 }

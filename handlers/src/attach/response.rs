@@ -37,8 +37,8 @@ pub struct Hold {
     /// How events are rendered: [`Format::Sse`] for an HTTP request, [`Format::Ws`] for a
     /// WebSocket.
     pub format: Format,
-    /// What the connection reads, and the last event of each that it has: at most 128.
-    pub channels: Vec<(String, Cursor)>,
+    /// What the connection reads: at most 128 channels.
+    pub channels: Vec<HeldChannel>,
     /// A comment or a ping goes out after that long without a write, in whole milliseconds; zero is
     /// never.
     pub keep_alive: Duration,
@@ -48,6 +48,24 @@ pub struct Hold {
     pub context: Bytes,
     /// The edge is to tell a handler when the connection closes.
     pub notify: bool,
+}
+
+/// What a held connection reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldChannel {
+    /// The channel's name on the wire, `<org>:<channel>`.
+    pub name: String,
+    /// The last event that the reader has.
+    pub cursor: Cursor,
+    /// That event is the end of the channel: it does not keep the connection open.
+    pub ended: bool,
+}
+
+impl HeldChannel {
+    /// A channel that has not ended for this reader.
+    pub fn new(name: impl Into<String>, cursor: Cursor) -> Self {
+        HeldChannel { name: name.into(), cursor, ended: false }
+    }
 }
 
 impl Response {

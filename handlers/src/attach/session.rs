@@ -175,6 +175,22 @@ impl Session {
         self.send_numbered(&mut out, kind, ext, payload).await
     }
 
+    /// The same, unless `check` finds something wrong with the packet: then nothing is sent.
+    pub(super) async fn send_checked<E>(
+        &self,
+        kind: Kind,
+        ext: impl FnOnce(&mut Fields<'_, '_>),
+        payload: impl FnOnce(&mut Fields<'_, '_>),
+        check: impl FnOnce(&[u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, Gone> {
+        let mut out = self.out.lock().await;
+        let packet = self.packet(&out, kind, ext, payload);
+        if let Err(error) = check(&packet) {
+            return Ok(Err(error));
+        }
+        self.send_packet(&mut out, packet).await.map(Ok)
+    }
+
     async fn send_numbered(
         &self,
         out: &mut Out,
@@ -182,9 +198,24 @@ impl Session {
         ext: impl FnOnce(&mut Fields<'_, '_>),
         payload: impl FnOnce(&mut Fields<'_, '_>),
     ) -> Result<(), Gone> {
+        let packet = self.packet(out, kind, ext, payload);
+        self.send_packet(out, packet).await
+    }
+
+    fn packet(
+        &self,
+        out: &Out,
+        kind: Kind,
+        ext: impl FnOnce(&mut Fields<'_, '_>),
+        payload: impl FnOnce(&mut Fields<'_, '_>),
+    ) -> Vec<u8> {
         let mut packet = Vec::new();
         let ids = [Id { id: &self.id, seq: Some(out.seq) }];
         Envelope::new(&self.from, kind).about(&ids).write_ext(&mut packet, ext, payload);
+        packet
+    }
+
+    async fn send_packet(&self, out: &mut Out, packet: Vec<u8>) -> Result<(), Gone> {
         self.link.send(packet.into()).await.map_err(|_| Gone)?;
         out.handle_sent(Instant::now());
         Ok(())

@@ -9,10 +9,17 @@ use super::session::KeepAlive;
 pub(super) const HELLO_TTL_MS: u64 = 3_000;
 
 /// Requests that one process has in flight at most, from all its edges; one more is answered with
-/// 503 and `Retry-After: 1`. Each costs a task and at most 64 KiB of body that is underway, so this
-/// is what keeps a process alive whose service hangs. What it *should* have in flight is
+/// 503 and `Retry-After: 1`. Each costs a task, and its body is within [`BODY_BYTES_MAX`], so this is
+/// what keeps a process alive whose service hangs. What it *should* have in flight is
 /// [`AttachConfig::requests_max`](super::AttachConfig::requests_max), which the edges keep to.
 pub const REQUESTS_MAX: u64 = 10_000;
+
+/// Bytes of request bodies that one process gathers at most, of all requests together (64 MiB). Past
+/// it [`Request::body`](super::Request::body) fails with [`BodyError::NoRoom`](super::BodyError::NoRoom),
+/// and its client is to come again: many uploads that are slow must not cost what each may cost
+/// alone. What is underway, 64 KiB for each request whose body is asked for and not read, comes on
+/// top; as a reader that waits takes it at once, it is little.
+pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
@@ -20,6 +27,7 @@ pub(super) struct Tuning {
     pub(super) hello_every: Duration,
     pub(super) keep_alive: KeepAlive,
     pub(super) requests_in_flight_max: u64,
+    pub(super) body_bytes_max: usize,
 }
 
 impl Default for Tuning {
@@ -30,6 +38,7 @@ impl Default for Tuning {
             hello_every: Duration::from_secs(1),
             keep_alive,
             requests_in_flight_max: REQUESTS_MAX,
+            body_bytes_max: BODY_BYTES_MAX,
         }
     }
 }

@@ -8,7 +8,9 @@
 //! feeder that its log is gone.
 //!
 //! A channel that had ended already gets that END too, in an epoch of its own. A channel whose last
-//! event is the END of a deletion is left alone, so that asking twice does not prolong its life.
+//! event is the END of a deletion is left alone, so that asking twice does not prolong its life. The
+//! END is appended only behind the very event that was looked at: a publisher that is faster makes
+//! it look again ([`ATTEMPTS_MAX`]), and two deletions at once are one.
 
 use zhttp::Cursor;
 
@@ -25,6 +27,11 @@ use super::sweep::ms;
 
 /// Where the route begins; reading has the same path.
 const PREFIX: &str = "/channels/";
+
+/// How often it is looked where the log ends. Each time but the last a publisher was faster than the
+/// two round trips of a look and an append; one who always is has not stopped publishing, and the
+/// deletion is answered with a 503, to be asked again.
+const ATTEMPTS_MAX: u32 = 16;
 
 /// Answers deletions.
 #[derive(Clone, Debug)]
@@ -67,26 +74,34 @@ impl<S: Store> Delete<S> {
 
     /// Returns whether there was anything to delete.
     async fn delete(&self, channel: &ChannelName) -> Result<bool, StoreError> {
-        let heads = self.store.heads(std::slice::from_ref(channel)).await?;
-        let head = heads.first().copied().unwrap_or_default();
-        if head.id == Cursor::START {
-            return Ok(false);
+        for _ in 0..ATTEMPTS_MAX {
+            let heads = self.store.heads(std::slice::from_ref(channel)).await?;
+            let head = heads.first().copied().unwrap_or_default();
+            if head.id == Cursor::START {
+                return Ok(false);
+            }
+            if head.ended && self.is_deleted(channel, head.id).await? {
+                return Ok(true);
+            }
+            if self.end(channel, head.id).await? {
+                return Ok(true);
+            }
         }
-        if head.ended && self.is_deleted(channel, head.id).await? {
-            return Ok(true);
-        }
-        // Not fenced: whatever is published up to this moment is deleted with the rest. The same
-        // deletion at the same head has the same message id, and so is done once.
-        let event = end_event(channel, head.id, EndReason::Deleted);
+        Err(StoreError::Unavailable("others publish to the channel all the time".to_owned()))
+    }
+
+    /// Appends the END if that is still the head, which may be an END itself. The same deletion at
+    /// the same head has the same message id, and so is done once.
+    async fn end(&self, channel: &ChannelName, head: Cursor) -> Result<bool, StoreError> {
+        let event = end_event(channel, head, EndReason::Deleted);
         let linger_ms = ms(self.limits.delete_linger);
         let retention = Retention { end_ttl_ms: linger_ms, ..self.limits.retention() };
-        let conditions = Conditions { retention, ..Conditions::default() };
+        let conditions = Conditions { fence: Some(head), retention, ..Conditions::default() };
         match self.store.append(channel, event, &conditions).await {
             Ok(_) => Ok(true),
+            Err(AppendError::Conflict { .. }) => Ok(false),
             Err(AppendError::Unavailable(error)) => Err(error),
-            Err(AppendError::Conflict { .. } | AppendError::RateLimited { .. }) => {
-                unreachable!("neither a head nor a rate was asked for")
-            }
+            Err(AppendError::RateLimited { .. }) => unreachable!("no rate was asked for"),
         }
     }
 

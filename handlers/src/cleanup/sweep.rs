@@ -92,7 +92,7 @@ impl<S: Store> Sweep<S> {
     }
 
     fn due(&self, idle: &Idle, now_ms: u64) -> Due {
-        let is_over = |ttl| now_ms.saturating_sub(idle.active_ms) >= ms(ttl);
+        let is_over = |ttl| now_ms.saturating_sub(idle.active_ms()) >= ms(ttl);
         if idle.head == zhttp::Cursor::START {
             return Due::Delete;
         }
@@ -112,7 +112,7 @@ impl<S: Store> Sweep<S> {
     }
 
     async fn delete(&self, idle: &Idle, swept: &mut Swept) -> Result<(), StoreError> {
-        let deleted = self.store.delete(&idle.channel, Some(idle.head)).await?;
+        let deleted = self.store.delete_idle(idle).await?;
         *(if deleted { &mut swept.deleted } else { &mut swept.kept }) += 1;
         Ok(())
     }

@@ -186,6 +186,29 @@ async fn a_deletion_tells_readers_by_an_end() {
 }
 
 #[tokio::test]
+async fn a_deletion_that_is_overtaken_is_done_again() {
+    let store = TestStore::open().await;
+    let limits = Limits::default();
+    let delete = Delete { store: store.clone(), verifier: verifier(Role::Publisher), limits };
+    let token = token(Role::Publisher, "acme", &["*"]);
+    store.put(&room("a"), "1", false).await;
+    store.overtake(3);
+    assert_eq!(ask(&delete, "/channels/acme/a", Some(&token)).await.code, 204);
+    // Everything that came before its END is before it, and there is one END.
+    let events = all(&store, &room("a")).await.events;
+    let ends: Vec<bool> = events.iter().map(|event| event.end).collect();
+    assert_eq!(ends, [false, false, false, false, true]);
+    assert_eq!(ask(&delete, "/channels/acme/a", Some(&token)).await.code, 204);
+    assert_eq!(all(&store, &room("a")).await.events, events);
+
+    // One who never stops is not stopped.
+    store.put(&room("a"), "again", false).await;
+    store.overtake(usize::MAX);
+    assert_eq!(ask(&delete, "/channels/acme/a", Some(&token)).await.code, 503);
+    store.overtake(0);
+}
+
+#[tokio::test]
 async fn a_deletion_needs_a_publishers_token() {
     let store = TestStore::open().await;
     let limits = Limits::default();

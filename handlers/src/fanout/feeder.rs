@@ -16,12 +16,13 @@
 //! **No event falls between two chairs.** A channel is followed first, and once that is confirmed
 //! its head is read (H-42); the edge compares it with what it has. After announcements were
 //! interrupted all heads are read again. Each second edges are told the heads that moved, and each
-//! head at least every ten seconds. An edge that finds itself behind asks for a range.
+//! head at least every ten seconds. An edge that finds itself behind asks for a range. A log that
+//! expired is announced by nobody: the head of a quiet channel is read again within two minutes.
 //!
 //! Announcements that are ready at the same time go out together: the busier a channel is, the
 //! fewer packets an event costs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -148,6 +149,16 @@ impl<E> Clone for FeederHandle<E> {
 }
 
 impl<E: EdgeSink> FeederHandle<E> {
+    /// Returns when the feeder has ended: by a bug, or because its store is closed.
+    pub(crate) async fn ended(&self) {
+        self.inputs.closed().await;
+    }
+
+    /// Whether it has.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inputs.is_closed()
+    }
+
     /// Waits for room.
     pub(crate) async fn send(&self, input: Input<E>) {
         // A feeder that is gone has no use for it.
@@ -168,6 +179,7 @@ impl<E: EdgeSink> FeederHandle<E> {
 /// The feeder of one process.
 pub(crate) struct Feeder<S, E> {
     store: S,
+    heads: HeadsReader,
     packets: Packets,
     table: Table,
     edges: BTreeMap<EdgeId, E>,
@@ -188,9 +200,11 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
         let (follow_jobs, jobs) = mpsc::channel(FOLLOW_JOBS_MAX);
         let (reads, heads_read) = mpsc::channel(FOLLOW_JOBS_MAX);
         let (handle, announcements) = store.follow();
-        tokio::spawn(Follower { handle, heads, jobs, reads }.run());
+        let follower = Follower { handle, heads: heads.clone(), jobs, reads };
+        tokio::spawn(follower.run());
         let feeder = Feeder {
             store,
+            heads,
             packets: Packets::new(from),
             table: Table::default(),
             edges: BTreeMap::new(),
@@ -202,7 +216,8 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
         FeederHandle { inputs }
     }
 
-    /// Works until nobody can ask it any more, or the store is closed.
+    /// Works until nobody can ask it any more, or the store is closed, or one of the tasks is gone
+    /// that it cannot work without.
     async fn run(
         mut self,
         mut inputs: mpsc::Receiver<Input<E>>,
@@ -211,8 +226,11 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     ) {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (follower, reader) = (self.follow_jobs.clone(), self.heads.clone());
         loop {
             tokio::select! {
+                () = follower.closed() => return tracing::error!("the follow task is gone"),
+                () = reader.ended() => return tracing::error!("the reader of heads is gone"),
                 input = inputs.recv() => match input {
                     Some(input) => self.handle_input(input),
                     None => return,
@@ -331,7 +349,7 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     /// Heads were read: for an edge that asked, or because some may have moved unseen.
     fn handle_heads(&mut self, read: &HeadsRead<E>) {
         let mut moved: BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> = BTreeMap::new();
-        let mut doubtful = Vec::new();
+        let (mut doubtful, mut gone) = (Vec::new(), HashSet::new());
         for (name, head) in read.names.iter().zip(&read.heads) {
             match self.table.handle_head(name, head, read.asked) {
                 HeadNews::None => {}
@@ -341,6 +359,7 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
                     }
                 }
                 HeadNews::Gone(last) => {
+                    gone.insert(name);
                     for packet in self.packets.gone(name, last, last) {
                         self.send_to(self.table.edges(name), &packet);
                     }
@@ -354,17 +373,35 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
         if let Purpose::Answer { edge, has } = &read.purpose {
             // It gets all heads below.
             moved.remove(&edge.id());
-            self.answer_feed(edge, read, has);
+            self.answer_feed(edge, read, has, &gone);
         }
         for (edge, heads) in moved {
             self.send_heads(edge, &heads);
         }
     }
 
-    /// Answers a `feed`: for each channel what the edge does not have yet, and its head (H-43).
-    fn answer_feed(&self, edge: &E, read: &HeadsRead<E>, has: &[Option<Cursor>]) {
+    /// Answers a `feed`: for each channel what the edge does not have yet, and its head (H-43). Those
+    /// who are live in a log that is gone would wait in vain, so they are told, unless they were
+    /// just now, with all who were fed from here.
+    fn answer_feed(
+        &self,
+        edge: &E,
+        read: &HeadsRead<E>,
+        has: &[Option<Cursor>],
+        told: &HashSet<&ChannelName>,
+    ) {
         let mut heads = Vec::with_capacity(read.names.len());
         for ((name, head), has) in read.names.iter().zip(&read.heads).zip(has) {
+            // By now it may be further than what was read.
+            let head_now = self.table.head(name).max(head.id);
+            if let Some(has) = has.filter(|has| *has != Cursor::START)
+                && head_now == Cursor::START
+                && !told.contains(name)
+            {
+                for packet in self.packets.gone(name, has, self.table.last(name).max(has)) {
+                    self.send_to(&[edge.id()], &packet);
+                }
+            }
             let catch_up = has.filter(|has| *has < head.id).map(|after| RangeJob {
                 edge: edge.clone(),
                 channel: name.clone(),
@@ -375,8 +412,7 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
             });
             // Without room for the catch-up the head alone does: the edge asks for the range.
             if catch_up.is_none_or(|job| self.spawn_range(job).is_err()) {
-                // By now it may be further than what was read.
-                heads.push((name.clone(), self.table.head(name).max(head.id)));
+                heads.push((name.clone(), head_now));
             }
         }
         self.send_heads(edge.id(), &heads);
@@ -385,6 +421,11 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     fn handle_heartbeat(&mut self, now: Instant) {
         for (edge, heads) in self.table.poll_beat() {
             self.send_heads(edge, &heads);
+        }
+        // Expiry is not announced, so nobody would hear of it where no cleaner runs.
+        let quiet = self.table.poll_quiet();
+        if !quiet.is_empty() {
+            self.reread(quiet);
         }
         // Only as many as the follow task has room for: else it would follow them for ever.
         if let Ok(permit) = self.follow_jobs.try_reserve() {

@@ -49,6 +49,11 @@ impl HeadsReader {
         HeadsReader { calls }
     }
 
+    /// Returns when the task has ended, which is a bug.
+    pub(super) async fn ended(&self) {
+        self.calls.closed().await;
+    }
+
     /// The heads of these channels, in their order, read after this was called.
     pub(crate) async fn read(&self, channels: Vec<ChannelName>) -> Answer {
         let closed = || StoreError::Unavailable("the reader of heads is closed".to_owned());

@@ -12,7 +12,7 @@
 //! | the client | the channel | it begins |
 //! | --- | --- | --- |
 //! | names none | | before the oldest event that is kept |
-//! | says `$` | | at the head, also if that is an END: what comes then is a new epoch |
+//! | says `$` | | at the head, also if that is an END: what comes then is a new epoch. It is told the id |
 //! | has the END | has ended | not at all: it has everything. If that is so for all its channels, 204 |
 //! | is beyond the head | is there | at the head, and is told of a gap: its log is gone |
 //! | names any other | | there. If that is before what is kept, the edge tells it of the gap |
@@ -35,7 +35,7 @@ use zhttp::hold::Format;
 
 use super::heads::HeadsReader;
 use super::params::{Start, Subscription};
-use crate::attach::{Hold, Response};
+use crate::attach::{HeldChannel, Hold, Response};
 use crate::auth::{AuthError, LEEWAY_S, Verifier};
 use crate::control::gap_data;
 use crate::store::{ChannelName, GapReason, Head};
@@ -183,11 +183,15 @@ fn placed(
     if places.iter().all(|place| place.finished) {
         return Response::new(204);
     }
-    let mut channels: Vec<(String, Cursor)> = subscription
+    let mut channels: Vec<HeldChannel> = subscription
         .channels
         .iter()
         .zip(&places)
-        .map(|(channel, place)| (channel.to_string(), place.cursor))
+        .map(|(channel, place)| HeldChannel {
+            name: channel.to_string(),
+            cursor: place.cursor,
+            ended: place.finished,
+        })
         .collect();
     let mut gaps = Vec::new();
     let mut gap_bytes = 0;
@@ -198,10 +202,15 @@ fn placed(
         if gap_bytes <= GAP_BYTES_MAX {
             gaps.push(gap);
         } else {
-            hold.1 = BEFORE_ALL_LOGS;
+            hold.cursor = BEFORE_ALL_LOGS;
         }
     }
     let mut body = stream_start();
+    if subscription.start == Start::Now {
+        // Without it, who comes back before the first event would begin at a later "now", and miss
+        // what was between. Data without a line dispatches no event (WHATWG HTML §9.2.6).
+        body.push_str(&format!("id: {}\n\n", id_of(&channels)));
+    }
     let last = gaps.len().saturating_sub(1);
     for (index, gap) in gaps.iter().enumerate() {
         body.push_str("event: control\n");
@@ -209,7 +218,7 @@ fn placed(
         if index == last {
             body.push_str(&format!("id: {}\n", id_of(&channels)));
         }
-        body.push_str(&format!("data: {}\n\n", String::from_utf8_lossy(gap)));
+        body.push_str(&format!("data: {gap}\n\n"));
     }
     stream(body).hold(hold(channels, expires))
 }
@@ -224,11 +233,12 @@ fn unplaced(subscription: &Subscription, expires: Option<Duration>) -> Response 
         return stream(stream_start());
     }
     let channels = subscription.channels.iter();
-    let channels = channels.map(|channel| (channel.to_string(), cursor(channel))).collect();
+    let channels = channels.map(|channel| HeldChannel::new(channel.to_string(), cursor(channel)));
+    let channels = channels.collect();
     stream(stream_start()).hold(hold(channels, expires))
 }
 
-fn hold(channels: Vec<(String, Cursor)>, expires: Option<Duration>) -> Hold {
+fn hold(channels: Vec<HeldChannel>, expires: Option<Duration>) -> Hold {
     Hold {
         format: Format::Sse,
         channels,
@@ -252,12 +262,12 @@ fn stream(body: String) -> Response {
 }
 
 /// The id that says where a connection stands in all its channels (H-60).
-fn id_of(channels: &[(String, Cursor)]) -> String {
-    if let [(_, cursor)] = channels {
-        return cursor.to_string();
+fn id_of(channels: &[HeldChannel]) -> String {
+    if let [channel] = channels {
+        return channel.cursor.to_string();
     }
     let mut out = Vec::new();
-    let named = channels.iter().map(|(name, cursor)| (name.as_str(), *cursor));
+    let named = channels.iter().map(|channel| (channel.name.as_str(), channel.cursor));
     // 100 channels always fit (H-73); if not, an empty id makes the client begin anew.
     let _ = zhttp::composite::encode(named, &mut out);
     String::from_utf8(out).unwrap_or_default()

@@ -11,9 +11,8 @@
 //! `answer.rs` has the status table, `lanes.rs` the order of a channel's messages and what is done
 //! after a 202, `outcomes.rs` the counts of what became of them.
 //!
-//! What `docs/channels.md` calls the fast path (per-org limits and quotas that a cache refuses without
-//! asking the store) is not here yet: limits are the same for all orgs, and each refusal for its
-//! rate costs the one round trip of the append that was tried.
+//! Limits are the same for all orgs, and nothing is remembered of them here: each refusal for its rate
+//! costs the one round trip of the append that was tried.
 
 mod answer;
 mod lanes;
@@ -136,6 +135,10 @@ impl<S: Store> Publisher<S> {
     pub(crate) fn body_refused(&self, admission: &Admission, error: BodyError) -> Response {
         match error {
             BodyError::TooLarge { size } => self.too_large(admission.format, size),
+            BodyError::NoRoom => {
+                self.outcomes.count(Outcome::Internal, "body_room");
+                web::unavailable("Too many messages are being read")
+            }
             BodyError::Gone => {
                 self.outcomes.count(Outcome::Invalid, "client_left");
                 // Nobody is there to read it.
@@ -241,9 +244,9 @@ impl<S: Store> Publisher<S> {
             event: NewEvent { message_id: Some(message_id), end, kind: EventKind::Stream, data },
             conditions: Conditions {
                 expect: admission.expect,
-                fence: None,
                 rate: self.limits.rate,
                 retention: self.limits.retention(),
+                ..Conditions::default()
             },
         }
     }

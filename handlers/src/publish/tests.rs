@@ -283,6 +283,32 @@ async fn accepted_messages_wait_for_the_store_and_have_their_bound() {
 }
 
 #[tokio::test]
+async fn an_outage_costs_a_lane_its_patience_once() {
+    let bench = Bench::new().await;
+    bench.store.set_away(true);
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let uri = "/publish/acme/news?ack=accepted";
+    for _ in 0..50 {
+        assert_eq!(bench.json(uri, "{}").await.code, 202);
+    }
+    // One that wants its answer does not wait behind them, whether they are being tried or not yet.
+    for _ in 0..2 {
+        assert_eq!(answer(&bench.json(PATH, "{}").await), (503, "Store unavailable"));
+        assert!(start.elapsed() < RETRY_MAX / 2, "{:?}", start.elapsed());
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    bench.publisher.drained().await;
+    assert!(start.elapsed() < RETRY_MAX * 2, "{:?}", start.elapsed());
+    assert_eq!(bench.outcomes(), [("internal", "store", 52)]);
+
+    bench.store.set_away(false);
+    assert_eq!(bench.json(uri, r#"{"sequence":1}"#).await.code, 202);
+    bench.publisher.drained().await;
+    assert_eq!(bench.stored().await, ["1"]);
+}
+
+#[tokio::test]
 async fn other_methods_are_told_which_are_right() {
     let bench = Bench::new().await;
     let ask = |method| bench.publisher.admit(&head_of(method, PATH, &[]), NOW_S).unwrap_err();

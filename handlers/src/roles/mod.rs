@@ -50,11 +50,27 @@ pub enum StartError {
     Attach(#[from] AttachError),
 }
 
+/// Something ended that should not have: a bug, as all of these tasks outlive every failure of what
+/// they depend on. The process is to be shut down and started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// What feeds edges.
+    #[error("the feeder ended unexpectedly")]
+    Feeder,
+    /// The connections to the edges.
+    #[error("the attachment to the edges ended unexpectedly")]
+    Attachment,
+    /// One of the tasks that check, clean up and count.
+    #[error("a background task ended unexpectedly")]
+    Task,
+}
+
 /// The handlers of one process. Dropped without [`Handlers::shutdown`] they end at once, as if
 /// killed.
 pub struct Handlers<S> {
     health: Arc<Health>,
     publisher: Option<Arc<Publisher<S>>>,
+    feeder: Option<FeederHandle<EdgeSender>>,
     feeder_stats: Option<Arc<FeederStats>>,
     stats: watch::Receiver<AttachStats>,
     leave: oneshot::Sender<Duration>,
@@ -107,7 +123,7 @@ impl<S: Store> Handlers<S> {
         let mut attached = Attached::start(attach, service).await?;
 
         let mut tasks = JoinSet::new();
-        if let Some(feeder) = feeder {
+        if let Some(feeder) = feeder.clone() {
             tasks.spawn(pass_on(attached.feed_requests(), feeder));
         }
         if roles.cleanup {
@@ -117,15 +133,44 @@ impl<S: Store> Handlers<S> {
             let outcomes = Arc::clone(publisher.outcomes());
             tasks.spawn(async move { outcomes.log_each_interval().await });
         }
+        let (switch, fed_by) = (attached.feed_switch(), feeder.clone());
         let (leave, leaving) = oneshot::channel();
         let (publish, stats) = watch::channel(AttachStats::default());
         let attachment = tokio::spawn(keep(attached, publish, leaving));
         let (checked, numbers) = (Arc::clone(&health), stats.clone());
         tasks.spawn(async move {
             let links = || Links { up: numbers.borrow().links_up as usize, total: edges_total };
-            checked.check_each_interval(store, links).await;
+            let tell = |store_is_there| {
+                let has_feeder = fed_by.as_ref().is_some_and(|feeder| !feeder.has_ended());
+                switch.set(store_is_there && has_feeder);
+            };
+            checked.check_each_interval(store, links, tell).await;
         });
-        Ok(Handlers { health, publisher, feeder_stats, stats, leave, attachment, tasks })
+        Ok(Handlers { health, publisher, feeder, feeder_stats, stats, leave, attachment, tasks })
+    }
+
+    /// Returns, having logged it, when something has ended that should not have; never while all is
+    /// well. Whoever waits for a signal to leave waits for this too, and leaves in either case: a
+    /// process that answers but does not feed would only be in the way of the others. Cancel-safe.
+    pub async fn failed(&mut self) -> Failure {
+        let feeder_ended = async {
+            match &self.feeder {
+                Some(feeder) => feeder.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut stats = self.stats.clone();
+        // Its numbers come every second, as long as it is there.
+        let attachment_ended = async { while stats.changed().await.is_ok() {} };
+        let failure = tokio::select! {
+            biased;
+            () = feeder_ended => Failure::Feeder,
+            () = attachment_ended => Failure::Attachment,
+            // It has ended by a panic, or by what it works for being gone.
+            Some(_) = self.tasks.join_next() => Failure::Task,
+        };
+        tracing::error!(%failure, "the handlers have to be restarted");
+        failure
     }
 
     /// The numbers of the attachment, at most a second old.
@@ -187,5 +232,51 @@ async fn keep(
 async fn pass_on(mut requests: FeedRequests, feeder: FeederHandle<EdgeSender>) {
     while let Some(request) = requests.next().await {
         feeder.send(Input::from(request)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::auth::Role;
+    use crate::testing::{TestStore, verifier_config};
+
+    /// Handlers of an edge that is not there.
+    async fn handlers() -> (Handlers<TestStore>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let config = RolesConfig {
+            id: "handler".to_owned(),
+            edges: vec![format!("ipc://{}/edge", directory.path().display())],
+            roles: Roles::ALL,
+            subscriber: verifier_config(Role::Subscriber),
+            publisher: verifier_config(Role::Publisher),
+            limits: Limits::default(),
+            requests_max: 0,
+        };
+        (Handlers::start(config, TestStore::open().await).await.unwrap(), directory)
+    }
+
+    /// What has failed by now.
+    async fn failed_now<S: Store>(handlers: &mut Handlers<S>) -> Option<Failure> {
+        tokio::select! {
+            biased;
+            failure = handlers.failed() => Some(failure),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_ends_unexpectedly_is_noticed() {
+        let (mut handlers, _directory) = handlers().await;
+        assert_eq!(failed_now(&mut handlers).await, None);
+        handlers.tasks.abort_all();
+        assert_eq!(handlers.failed().await, Failure::Task);
+        while handlers.tasks.join_next().await.is_some() {}
+        handlers.attachment.abort();
+        assert_eq!(handlers.failed().await, Failure::Attachment);
+        // It can be shut down all the same.
+        handlers.shutdown(Duration::ZERO).await;
     }
 }

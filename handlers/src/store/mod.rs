@@ -127,7 +127,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         retention: Retention,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send {
         let event = NewEvent { end: true, ..event };
-        let conditions = Conditions { fence: Some(if_head), retention, ..Conditions::default() };
+        let fence = Some(if_head);
+        let conditions = Conditions { fence, open: true, retention, ..Conditions::default() };
         async move {
             match self.append(channel, event, &conditions).await {
                 Ok(_) => Ok(true),
@@ -140,8 +141,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Deletes a channel's log and tells its followers. Returns whether it is gone.
     ///
     /// With `if_head` it is kept if its head is another by now. An `if_head` of `0-0` is for a
-    /// channel whose log has expired: its followers are told, and it is no longer listed as idle.
-    /// Without `if_head`, an unknown channel gives `false`.
+    /// channel whose log has expired: its followers are told. Without `if_head`, an unknown channel
+    /// gives `false`. It may stay listed as idle, as one whose log is gone.
     ///
     /// # Errors
     ///
@@ -151,6 +152,15 @@ pub trait Store: Clone + Send + Sync + 'static {
         channel: &ChannelName,
         if_head: Option<Cursor>,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Deletes the log of a channel that [`Store::idle`] has listed, like [`Store::delete`] with the
+    /// head that it had then, and takes the channel off the list; both only if it was not active
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// If the store failed.
+    fn delete_idle(&self, idle: &Idle) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Channels in a shard of the activity index that had no append since `before_ms`, on the
     /// store's clock; the longest idle first, at most `limit`.

@@ -68,9 +68,11 @@ pub struct Conditions {
     /// The offset that the channel's head must have; 0 for a channel without events. The epoch is
     /// not compared.
     pub expect: Option<u64>,
-    /// The exact event that must be the head, and must not be an END. For those who decided
-    /// something from what they read, like cleanup.
+    /// The exact event that must be the head. For those who decided something from what they read,
+    /// like cleanup.
     pub fence: Option<Cursor>,
+    /// The channel must not have ended.
+    pub open: bool,
     /// How fast the channel may grow.
     pub rate: Option<Rate>,
     /// How much is kept, and for how long.
@@ -239,10 +241,18 @@ pub struct Idle {
     pub head: Cursor,
     /// Whether the head is an END.
     pub ended: bool,
-    /// When something was last appended to it, on the store's clock, in milliseconds since 1970.
-    pub active_ms: u64,
-    /// When the store drops the log by itself, likewise; 0 if it has.
+    /// When something was last appended to it, on the store's clock, in microseconds since 1970.
+    /// With it [`Store::delete_idle`](super::Store::delete_idle) sees whether there was one since.
+    pub active_us: u64,
+    /// When the store drops the log by itself, in milliseconds; 0 if it has.
     pub expires_ms: u64,
+}
+
+impl Idle {
+    /// When something was last appended, in milliseconds since 1970.
+    pub fn active_ms(&self) -> u64 {
+        self.active_us / 1000
+    }
 }
 
 /// An operation of the store failed. Nobody's fault who asked; to be tried again later.
@@ -260,7 +270,7 @@ pub enum StoreError {
 /// Why an event was not appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// `expect` or `fence` did not hold. The publisher's view is old.
+    /// `expect`, `fence` or `open` did not hold. The publisher's view is old.
     #[error("the channel's head is {head}")]
     Conflict {
         /// The actual head; `0-0` if the channel has no events.

@@ -39,9 +39,7 @@ impl World {
             (channel, resumed.unwrap_or_else(|| begin(channel)))
         });
         let cursors: Vec<(usize, Cursor)> = cursors.collect();
-        let ended = |&(channel, cursor): &(usize, Cursor)| {
-            self.store[channel].ended() && self.store[channel].head() == cursor
-        };
+        let ended = |&(channel, cursor): &(usize, Cursor)| self.store[channel].ends_at(cursor);
         if cursors.iter().all(ended) {
             entry.state = State::Resting;
             trace!(self, "client {client} rests");
@@ -61,9 +59,14 @@ impl World {
         }
         let worker = self.random.index(self.workers.len());
         let connection = Key { index: client as u32, generation: attempt };
-        let named = cursors.iter().map(|&(channel, cursor)| (&*self.store[channel].name, cursor));
+        let named = cursors.iter().map(|&(channel, cursor)| self.store[channel].read_from(cursor));
         let hold = self.workers[worker].open(connection, named);
         entry.reader.connect(cursors.iter().copied().collect::<BTreeMap<_, _>>());
+        for &(channel, cursor) in cursors {
+            if self.store[channel].ends_at(cursor) {
+                entry.reader.know_end(channel);
+            }
+        }
         entry.state = State::Held { worker, hold };
         entry.unsent.clear();
         entry.blocked = false;
@@ -176,7 +179,10 @@ impl World {
         let cursor = resumed.unwrap_or(if entry.from_now { head } else { Cursor::START });
         entry.reader.positions.insert(channel, cursor);
         trace!(self, "client {client} reads {channel} too, from {cursor}");
-        self.workers[worker].add(hold, &self.store[channel].name, cursor);
+        if self.store[channel].ends_at(cursor) {
+            self.clients[client].reader.know_end(channel);
+        }
+        self.workers[worker].add(hold, self.store[channel].read_from(cursor));
         self.wake(worker);
     }
 

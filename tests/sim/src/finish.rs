@@ -9,7 +9,7 @@ use crate::world::World;
 /// Once faults have stopped and one handler feeds, every client that reads has every event that is
 /// kept within this time, in virtual milliseconds: a dead handler is noticed (ttl), a channel that
 /// its feeder forgot is asked for again, heads come around, ranges that were lost are asked again.
-pub const CATCH_UP_MS: u64 = 30_000;
+pub const CATCH_UP_MS: u64 = 45_000;
 
 /// How long nothing happens, to see that the machines rest too, in virtual milliseconds.
 const IDLE_MS: u64 = 20_000;

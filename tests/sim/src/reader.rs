@@ -17,7 +17,7 @@ use crate::store::{Channel, Event};
 pub(crate) struct Reader {
     /// Where it stands in each channel that it reads.
     pub(crate) positions: BTreeMap<usize, Cursor>,
-    /// Channels of which it got the end on this connection, and nothing since.
+    /// Channels of which it has the end, as the edge knows, and got nothing since.
     ended: BTreeSet<usize>,
     /// The last id that it got.
     pub(crate) last_id: Option<String>,
@@ -54,6 +54,11 @@ impl Reader {
         self.positions = positions;
         self.ended.clear();
         self.partial.clear();
+    }
+
+    /// The edge was told that the reader has the end of this channel.
+    pub(crate) fn know_end(&mut self, channel: usize) {
+        self.ended.insert(channel);
     }
 
     /// Takes bytes.
@@ -143,6 +148,7 @@ impl Reader {
             return Err(format!("{name}: the gap from {from} to {to} is not {said}"));
         }
         self.gaps += 1;
+        self.ended.remove(&channel);
         self.positions.insert(channel, Cursor::new(to.epoch, to.offset - 1));
         Ok(channel)
     }

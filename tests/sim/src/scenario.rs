@@ -74,6 +74,8 @@ pub(crate) struct Faults {
     pub(crate) fifo: bool,
     /// The longest time on the wire, in milliseconds.
     pub(crate) delay_ms: u64,
+    /// The longest time between hub and worker, in milliseconds.
+    pub(crate) queue_delay_ms: u64,
     /// Per mille of packets about feeding that are lost.
     pub(crate) loss_per_mille: u64,
     /// Per mille of packets about feeding that come twice.
@@ -127,6 +129,7 @@ impl Faults {
         Faults {
             fifo: random.chance(400),
             delay_ms: random.pick(&[0, 5, 60, 1500]),
+            queue_delay_ms: random.pick(&[0, 3, 3, 300]),
             loss_per_mille: random.pick(&[0, 0, 50, 300]),
             repeat_per_mille: random.pick(&[0, 0, 50, 300]),
             announce_loss_per_mille: random.pick(&[0, 100, 500]),
@@ -140,6 +143,7 @@ impl Faults {
         Faults {
             fifo: true,
             delay_ms: 3,
+            queue_delay_ms: 3,
             loss_per_mille: 0,
             repeat_per_mille: 0,
             announce_loss_per_mille: 0,

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use zhttp::Cursor;
-use zhttp::hold::GapReason;
+use zhttp::hold::{GapReason, HoldChannel};
 
 /// One event, as it was stored.
 #[derive(Clone, Debug)]
@@ -67,6 +67,16 @@ impl Channel {
     /// The log ends with END.
     pub(crate) fn ended(&self) -> bool {
         self.kept.back().is_some_and(|&index| self.history[index].end)
+    }
+
+    /// This is where the log ends with END.
+    pub(crate) fn ends_at(&self, cursor: Cursor) -> bool {
+        self.ended() && self.head() == cursor
+    }
+
+    /// What a handler says of the channel to the edge, for a reader who stands there.
+    pub(crate) fn read_from(&self, cursor: Cursor) -> HoldChannel<'_> {
+        HoldChannel { name: &self.name, cursor, ended: self.ends_at(cursor) }
     }
 
     /// Whether the event of this id is in the log.

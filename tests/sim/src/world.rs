@@ -22,9 +22,6 @@ use crate::store::Channel;
 /// The virtual time at which each run begins, in milliseconds.
 const BEGIN_MS: u64 = 1_000_000;
 
-/// The longest time between hub and worker, in milliseconds.
-const QUEUE_DELAY_MS: u64 = 3;
-
 /// With so few places for requests that wait, one may be refused at once.
 const WAITING_REQUESTS_FEW: usize = 2;
 
@@ -195,7 +192,7 @@ impl World {
                 HubOutput::Worker { worker, message } => {
                     self.counts.messages += 1;
                     let worker = usize::from(worker);
-                    let due_ms = self.now_ms + self.random.up_to(QUEUE_DELAY_MS);
+                    let due_ms = self.now_ms + self.random.up_to(self.faults.queue_delay_ms);
                     let action = Action::WorkerMessage { worker, message };
                     self.schedule.in_line(Line::ToWorker(worker), due_ms, action);
                 }
@@ -206,7 +203,7 @@ impl World {
 
     pub(crate) fn tell_hub(&mut self, worker: usize, message: ToHub) {
         self.counts.messages += 1;
-        let due_ms = self.now_ms + self.random.up_to(QUEUE_DELAY_MS);
+        let due_ms = self.now_ms + self.random.up_to(self.faults.queue_delay_ms);
         let action = Action::HubMessage { worker, message };
         self.schedule.in_line(Line::ToHub(worker), due_ms, action);
     }

@@ -9,6 +9,11 @@ fn text_of(channels: &[(&str, Cursor)]) -> Result<String, EncodeError> {
     let result = encode(channels.iter().copied(), &mut out);
     assert_eq!(&out[..4], b"id: ", "what was there is kept");
     assert!(result.is_ok() || out.len() == 4, "nothing is left of a failure");
+    let mut again = b"id: ".to_vec();
+    let hashed = HashedNames::new(channels.iter().map(|(name, _)| *name));
+    let cursors = channels.iter().map(|(_, cursor)| *cursor);
+    let written = hashed.and_then(|names| names.encode(cursors, &mut again));
+    assert_eq!((written, &again), (result, &out), "names hashed before make the same");
     result.map(|()| String::from_utf8(out.split_off(4)).unwrap())
 }
 

@@ -5,7 +5,7 @@
 
 use crate::cursor::Cursor;
 use crate::error::PacketError;
-use crate::field::{bytes_of, list_of};
+use crate::field::{bool_of, bytes_of, list_of};
 use crate::tnetstring::{List, Value, Writer};
 
 use super::read::cursor_of;
@@ -34,6 +34,24 @@ const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'~' | b'-')
 }
 
+/// A channel that a connection reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldChannel<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The last event that the connection's reader has.
+    pub cursor: Cursor,
+    /// That event is the end of the channel: nothing more is expected of it, and it does not keep
+    /// the connection open (H-28).
+    pub ended: bool,
+}
+
+impl<'a> From<(&'a str, Cursor)> for HoldChannel<'a> {
+    fn from((name, cursor): (&'a str, Cursor)) -> Self {
+        HoldChannel { name, cursor, ended: false }
+    }
+}
+
 /// Channels with a cursor each; iterate to read them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Channels<'a>(List<'a>);
@@ -52,28 +70,42 @@ impl<'a> Channels<'a> {
 }
 
 impl<'a> Iterator for Channels<'a> {
-    type Item = (&'a str, Cursor);
+    type Item = HoldChannel<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         channel_of(self.0.next()?.ok()?, "channels").ok()
     }
 }
 
-fn channel_of<'a>(value: Value<'a>, field: &'static str) -> Result<(&'a str, Cursor), PacketError> {
-    let mut pair = list_of(value, field)?;
-    match (pair.next(), pair.next(), pair.next()) {
-        (Some(name), Some(cursor), None) => {
-            Ok((name_of(name?, field)?, cursor_of(cursor?, field)?))
+fn channel_of<'a>(value: Value<'a>, field: &'static str) -> Result<HoldChannel<'a>, PacketError> {
+    let mut parts = list_of(value, field)?;
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(cursor), ended, None) => {
+            let ended = match ended.transpose()? {
+                None | Some(Value::Null) => false,
+                Some(ended) => bool_of(ended, field)?,
+            };
+            Ok(HoldChannel {
+                name: name_of(name?, field)?,
+                cursor: cursor_of(cursor?, field)?,
+                ended,
+            })
         }
-        _ => Err(PacketError::field(field, "a list of [name, cursor]")),
+        _ => Err(PacketError::field(field, "a list of [name, cursor, ended]")),
     }
 }
 
-pub(super) fn write_channels(writer: &mut Writer<'_>, channels: &[(&str, Cursor)]) {
-    for (name, cursor) in channels {
+pub(super) fn write_channels<'c>(
+    writer: &mut Writer<'_>,
+    channels: impl Iterator<Item = HoldChannel<'c>>,
+) {
+    for HoldChannel { name, cursor, ended } in channels {
         writer.list(|writer| {
             writer.bytes(name.as_bytes());
             writer.bytes(cursor.to_string().as_bytes());
+            if ended {
+                writer.bool(true);
+            }
         });
     }
 }

@@ -6,7 +6,8 @@
 //! * `session` – what is said about a held connection later: [`Change`], [`Send`], [`Closed`];
 //! * `presence` – which handlers are there and what they do: [`Hello`];
 //! * `feed` – which channels a handler feeds and where they end: [`Feed`], [`Unfeed`], [`Heads`];
-//! * `events` – the events themselves, asked for and sent: [`Range`], [`Events`], [`Gap`].
+//! * `events` – the events themselves, asked for and sent: [`Range`], [`Events`], [`Gap`];
+//! * `gap_event` – what a client is told of a gap: [`gap_event`].
 //!
 //! Each type is a view into a [`Packet`](crate::Packet), checked as a whole when it is read: what
 //! it says afterwards, its lists among it, comes without errors and without allocation. The price
@@ -21,14 +22,16 @@
 mod channels;
 mod events;
 mod feed;
+mod gap_event;
 mod params;
 mod presence;
 mod read;
 mod session;
 
-pub use channels::{CHANNEL_BYTES_MAX, CHANNELS_PER_HOLD_MAX, Channels, Names};
+pub use channels::{CHANNEL_BYTES_MAX, CHANNELS_PER_HOLD_MAX, Channels, HoldChannel, Names};
 pub use events::{EVENT_KIND_DEFAULT, Event, EventList, Events, Gap, GapReason, Range};
 pub use feed::{Feed, Heads, Unfeed};
+pub use gap_event::{derived_uuid, gap_event};
 pub use params::{CONTEXT_BYTES_MAX, Format, HOLD_VERSION, HoldParams};
 pub use presence::{Hello, Serves};
 pub use session::{Change, Closed, SEND_KIND_DEFAULT, Send};

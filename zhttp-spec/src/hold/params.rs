@@ -11,7 +11,7 @@ use crate::packet::Packet;
 use crate::tnetstring::Value;
 use crate::write::Fields;
 
-use super::channels::{Channels, write_channels};
+use super::channels::{Channels, HoldChannel, write_channels};
 
 /// The version of the extension that an edge offers in `ext.hold` of a request.
 pub const HOLD_VERSION: u64 = 1;
@@ -85,8 +85,18 @@ impl<'a> HoldParams<'a> {
         Ok(Some(HoldParams { format, channels, keep_alive_ms, expires_s, context, notify }))
     }
 
-    /// Writes the fields of `ext.hold` but its channels, which come from `channels`.
+    /// Writes the fields of `ext.hold` but its channels, which come from `channels`. None of them
+    /// has ended for the reader; [`HoldParams::write_channels`] can say that too.
     pub fn write(&self, ext: &mut Fields<'_, '_>, channels: &[(&str, Cursor)]) {
+        self.write_channels(ext, channels.iter().map(|&channel| channel.into()));
+    }
+
+    /// Writes the fields of `ext.hold` but its channels, which come from `channels`.
+    pub fn write_channels<'c>(
+        &self,
+        ext: &mut Fields<'_, '_>,
+        channels: impl Iterator<Item = HoldChannel<'c>>,
+    ) {
         ext.map("hold", |fields| {
             fields.bytes("format", self.format.name().as_bytes());
             fields.list("channels", |writer| write_channels(writer, channels));

@@ -11,7 +11,7 @@ use crate::packet::Packet;
 use crate::tnetstring::Value;
 use crate::write::Fields;
 
-use super::channels::{Channels, Names, write_channels, write_names};
+use super::channels::{Channels, HoldChannel, Names, write_channels, write_names};
 use super::params::context_of;
 use super::read::{line_of, optional, required};
 
@@ -49,10 +49,22 @@ impl<'a> Change<'a> {
         Ok(change)
     }
 
-    /// Writes the fields but the channels, which come from `add` and `remove`.
+    /// Writes the fields but the channels, which come from `add` and `remove`. None of those to add
+    /// has ended for the reader; [`Change::write_channels`] can say that too.
     pub fn write(&self, fields: &mut Fields<'_, '_>, add: &[(&str, Cursor)], remove: &[&str]) {
+        let add: Vec<HoldChannel<'_>> = add.iter().map(|&channel| channel.into()).collect();
+        self.write_channels(fields, &add, remove);
+    }
+
+    /// Writes the fields but the channels, which come from `add` and `remove`.
+    pub fn write_channels(
+        &self,
+        fields: &mut Fields<'_, '_>,
+        add: &[HoldChannel<'_>],
+        remove: &[&str],
+    ) {
         if !add.is_empty() {
-            fields.list("add", |writer| write_channels(writer, add));
+            fields.list("add", |writer| write_channels(writer, add.iter().copied()));
         }
         if !remove.is_empty() {
             fields.list("remove", |writer| write_names(writer, remove.iter().copied()));

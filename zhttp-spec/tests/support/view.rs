@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json, json};
 use zhttp::fuzzing::Body;
-use zhttp::hold::{Change, Event, Events, Gap, Hello, HoldParams, Range};
+use zhttp::hold::{Change, Event, Events, Gap, Hello, HoldChannel, HoldParams, Range};
 use zhttp::tnetstring::Value;
 use zhttp::{Cursor, Packet, PacketError, Payload};
 
@@ -89,7 +89,7 @@ fn put_payload(fields: &mut Fields, payload: &Payload<'_>) {
 fn hold_params(hold: HoldParams<'_>) -> Json {
     let mut fields = Fields::new();
     put(&mut fields, "format", json!(hold.format.name()));
-    fields.insert("channels".into(), channels(hold.channels));
+    fields.insert("channels".into(), hold.channels.map(hold_channel).collect());
     put(&mut fields, "keep-alive", json!(hold.keep_alive_ms));
     put(&mut fields, "expires", json!(hold.expires_s));
     put(&mut fields, "context", bytes(hold.context));
@@ -134,7 +134,7 @@ fn put_gap(fields: &mut Fields, gap: Gap<'_>) {
 }
 
 fn put_change(fields: &mut Fields, change: Change<'_>) {
-    put_list(fields, "add", change.add.map(channel));
+    put_list(fields, "add", change.add.map(hold_channel));
     put_list(fields, "remove", change.remove.map(|name| json!(name)));
     // Here empty and 0 are not the same as absent.
     if let Some(context) = change.context {
@@ -151,6 +151,11 @@ fn channels<'a>(channels: impl Iterator<Item = (&'a str, Cursor)>) -> Json {
 
 fn channel((name, cursor): (&str, Cursor)) -> Json {
     json!([name, cursor.to_string()])
+}
+
+fn hold_channel(channel: HoldChannel<'_>) -> Json {
+    let HoldChannel { name, cursor, ended } = channel;
+    if ended { json!([name, cursor.to_string(), true]) } else { json!([name, cursor.to_string()]) }
 }
 
 /// Bytes as the vectors have them: text if they are UTF-8.

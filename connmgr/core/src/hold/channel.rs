@@ -9,28 +9,31 @@
 //!
 //! Members at the head form one list and need no cursor of their own: an event to a million of
 //! them moves that list to *due* in one step and touches no member: the number of the round tells
-//! the lists apart. Due members are then served in slices, back into the live list. Events that come meanwhile wait, and go out together as one
-//! write to each member.
+//! the lists apart. Due members are then served in slices, back into the live list. Events that come
+//! meanwhile wait, and go out together as one write to each member. What comes for those behind is in
+//! [`Catchups`].
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds as _};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use zhttp::Cursor;
 
+use super::MissingRun;
+use super::batch::Batch;
+use super::catchup::{Behind, Catchups};
 use super::run::Run;
-use super::sse::Block;
 use crate::slab::NONE;
 
 /// Bounds of the fan-outs of one channel, in bytes of event data.
 #[derive(Clone, Copy, Debug)]
 pub struct FanoutLimits {
-    /// So much goes out in one write to a live member, but one packet of events at least. More waits
-    /// for the next round.
+    /// So much goes out in one write to a member, but one packet of events at least. More waits for
+    /// the next round.
     pub write_bytes_max: usize,
-    /// So much waits for a fan-out to finish. What comes on top is dropped here, and asked for again
-    /// as a range once the members get there.
+    /// So much waits for a fan-out to finish, and so much for catch-ups. What comes on top is dropped
+    /// here, and asked for again as a range once the members get there.
     pub queue_bytes_max: usize,
 }
 
@@ -64,12 +67,8 @@ pub(super) struct Fanout {
     pub(super) due: Vec<u32>,
     /// Where they stand.
     pub(super) from: Cursor,
-    /// What they get.
-    pub(super) runs: Vec<(Arc<Run>, usize)>,
-    /// The same, rendered.
-    pub(super) block: Rc<Block>,
-    /// The last event ends the channel.
-    pub(super) end: bool,
+    /// What they get, all of it.
+    pub(super) batch: Rc<Batch>,
 }
 
 /// One channel.
@@ -87,13 +86,13 @@ pub(super) struct Channel {
     /// Which list `live` is: counts the fan-outs.
     pub(super) round: u32,
     /// Members with a cursor of their own that can take events.
-    pub(super) behind: BTreeSet<(Cursor, u32)>,
+    pub(super) behind: Behind,
     /// What is being delivered to those who were live.
     pub(super) fanout: Option<Box<Fanout>>,
     queue: VecDeque<(Arc<Run>, usize)>,
     queue_bytes: usize,
-    /// Catch-ups that were found but not yet delivered.
-    pub(super) catchups: u32,
+    /// What came for members behind, and is not yet delivered.
+    pub(super) catchups: Catchups,
     /// The range that was asked for: after which cursor, and when it is asked again.
     pub(super) asked: Option<(Cursor, u64)>,
     /// How often in a row a range was asked for, and nothing came: what was known to be there may be
@@ -116,11 +115,11 @@ impl Channel {
             known: None,
             live: Vec::new(),
             round: 0,
-            behind: BTreeSet::new(),
+            behind: Behind::new(),
             fanout: None,
             queue: VecDeque::new(),
             queue_bytes: 0,
-            catchups: 0,
+            catchups: Catchups::default(),
             asked: None,
             fruitless: 0,
             swept: None,
@@ -162,6 +161,20 @@ impl Channel {
         }
     }
 
+    /// Takes a run for the members behind. Says whether that is the first thing to deliver to them.
+    pub(super) fn catch_up(&mut self, run: &Arc<Run>) -> bool {
+        let rests = self.catchups.is_empty();
+        self.catchups.push_run(run, &self.behind, &self.limits);
+        rests && !self.catchups.is_empty()
+    }
+
+    /// Takes a gap for the members behind. Says whether that is the first thing to deliver to them.
+    pub(super) fn catch_up_gap(&mut self, gap: &Arc<MissingRun>) -> bool {
+        let rests = self.catchups.is_empty();
+        self.catchups.push_gap(gap, &self.behind, &self.limits);
+        rests && !self.catchups.is_empty()
+    }
+
     /// Begins a fan-out if none is in progress and something waits. Says whether one began.
     pub(super) fn begin_fanout(&mut self) -> bool {
         if self.fanout.is_some() || self.live.is_empty() {
@@ -185,13 +198,14 @@ impl Channel {
             runs.push((Arc::clone(run), *index));
             self.queue.pop_front();
         }
-        let Some((last, _)) = runs.last() else { return false };
-        self.head = Some(last.last());
-        let end = last.events().last().is_some_and(|event| event.end);
-        let block = Block::render(&runs);
+        if runs.is_empty() {
+            return false;
+        }
+        let batch = Batch::new(runs);
+        self.head = Some(batch.last());
         let due = std::mem::take(&mut self.live);
         self.round = self.round.wrapping_add(1);
-        self.fanout = Some(Box::new(Fanout { due, from, runs, block, end }));
+        self.fanout = Some(Box::new(Fanout { due, from, batch }));
         true
     }
 
@@ -227,6 +241,7 @@ impl Channel {
     ///
     /// It is not.
     pub(super) fn check_invariants(&self) {
+        self.catchups.check_invariants();
         let bytes: usize = self.queue.iter().map(|(run, _)| run.bytes()).sum();
         assert_eq!(bytes, self.queue_bytes, "queued bytes are counted");
         assert!(self.head.is_some() || !self.followed(), "live members stand somewhere");

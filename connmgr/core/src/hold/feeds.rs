@@ -30,8 +30,9 @@ const FEED_CHANNELS_MAX: usize = 1000;
 
 /// A channel of which its feeder has said nothing for so long, in milliseconds, is asked for again:
 /// the feeder may have lost it (a `feed` that was overtaken by an older `unfeed`, say), and then no
-/// event and no head would ever tell. A feeder names each channel in its heads more often than this.
-const SILENCE_MS: u64 = 10_000;
+/// event and no head would ever tell. A feeder names each channel in its heads every 10 s (H-44), so
+/// this is two of those, lost, and half of one.
+const SILENCE_MS: u64 = 25_000;
 
 /// The identity of a feeder.
 pub(super) type FeederId = Arc<[u8]>;
@@ -99,6 +100,9 @@ struct RangeState {
 #[derive(Debug, Default)]
 struct Feeder {
     in_flight: usize,
+    /// Ranges to be asked of it once it has room, in the order of asking. Some may have been
+    /// answered meanwhile.
+    waiting: VecDeque<(Key, Cursor)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,8 +119,10 @@ pub struct Feeds {
     names: SeededMap<Arc<str>, Key>,
     channels: Slab<Channel>,
     feeders: BTreeMap<FeederId, Feeder>,
-    /// Ranges that wait for a feeder to have room, in the order of asking.
-    waiting: VecDeque<(Key, Cursor)>,
+    /// Ranges that wait for any feeder to come.
+    unplaced: VecDeque<(Key, Cursor)>,
+    /// Feeders whose waiting ranges are to be looked at: one came, or a place is free.
+    stirred: Vec<FeederId>,
     timers: BTreeSet<(u64, Timer)>,
     outputs: VecDeque<FeedsOutput>,
     tails_bytes: usize,
@@ -132,7 +138,8 @@ impl Feeds {
             names: SeededMap::with_hasher(Seed(config.seed)),
             channels: Slab::default(),
             feeders: BTreeMap::new(),
-            waiting: VecDeque::new(),
+            unplaced: VecDeque::new(),
+            stirred: Vec::new(),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
             tails_bytes: 0,
@@ -229,7 +236,7 @@ impl Feeds {
         }
         if let Entry::Vacant(entry) = channel.ranges.entry(after) {
             entry.insert(RangeState { asked: None, attempts: 0 });
-            self.waiting.push_back((key, after));
+            self.place_range(key, after);
             self.ask_waiting(now_ms);
         }
     }
@@ -238,24 +245,25 @@ impl Feeds {
     pub fn handle_joined(&mut self, now_ms: u64, feeder: &FeederId) {
         self.feeders.entry(Arc::clone(feeder)).or_default();
         self.reassign(now_ms);
+        self.place_ranges(Vec::new());
         self.ask_waiting(now_ms);
     }
 
     /// A feeder is there no more.
     pub fn handle_left(&mut self, now_ms: u64, feeder: &FeederId) {
-        if self.feeders.remove(feeder).is_none() {
-            return;
-        }
+        let Some(left) = self.feeders.remove(feeder) else { return };
+        let mut ranges = Vec::from(left.waiting);
         let keys: Vec<Key> = self.channels.keys().collect();
         for key in keys {
             for (after, range) in &mut self.channels[key.index].ranges {
                 if let Some((_, due)) = range.asked.take_if(|(id, _)| id == feeder) {
                     self.timers.remove(&(due, Timer::Range(key, *after)));
-                    self.waiting.push_back((key, *after));
+                    ranges.push((key, *after));
                 }
             }
         }
         self.reassign(now_ms);
+        self.place_ranges(ranges);
         self.ask_waiting(now_ms);
     }
 
@@ -319,32 +327,58 @@ impl Feeds {
         }
     }
 
-    /// Sends the ranges that wait, as far as their feeders have room.
-    fn ask_waiting(&mut self, now_ms: u64) {
-        for _ in 0..self.waiting.len() {
-            let Some((key, after)) = self.waiting.pop_front() else { return };
-            let Some(channel) = self.channels.get(key) else { continue };
-            let Some(range) = channel.ranges.get(&after) else { continue };
-            if range.asked.is_some() {
-                continue;
+    /// Lets a range wait for the feeder that it is to be asked of.
+    fn place_range(&mut self, key: Key, after: Cursor) {
+        let Some(channel) = self.channels.get(key) else { return };
+        let Some(range) = channel.ranges.get(&after).filter(|range| range.asked.is_none()) else {
+            return;
+        };
+        match self.ranked(&channel.name, range.attempts) {
+            Some(id) => {
+                let feeder = self.feeders.get_mut(&id).expect("ranked feeders are present");
+                feeder.waiting.push_back((key, after));
+                self.stirred.push(id);
             }
-            let Some(id) = self.ranked(&channel.name, range.attempts) else {
-                self.waiting.push_back((key, after));
-                continue;
-            };
-            let feeder = self.feeders.get_mut(&id).expect("ranked feeders are present");
-            if feeder.in_flight >= self.config.ranges_in_flight_max {
-                self.waiting.push_back((key, after));
-                continue;
-            }
-            feeder.in_flight += 1;
-            let channel = &mut self.channels[key.index];
-            let range = channel.ranges.get_mut(&after).expect("it was just found");
-            let due = now_ms + self.config.answer_timeout_ms;
-            range.asked = Some((Arc::clone(&id), due));
-            self.timers.insert((due, Timer::Range(key, after)));
-            self.outputs.push_back(FeedsOutput::Range(id, Arc::clone(&channel.name), after));
+            None => self.unplaced.push_back((key, after)),
         }
+    }
+
+    /// Places these ranges and all that wait anew: a feeder came or left.
+    fn place_ranges(&mut self, mut ranges: Vec<(Key, Cursor)>) {
+        ranges.extend(std::mem::take(&mut self.unplaced));
+        for feeder in self.feeders.values_mut() {
+            ranges.extend(std::mem::take(&mut feeder.waiting));
+        }
+        for (key, after) in ranges {
+            self.place_range(key, after);
+        }
+    }
+
+    /// Sends the ranges that wait for feeders where something has changed, as far as there is room.
+    /// Costs nothing where nothing has.
+    fn ask_waiting(&mut self, now_ms: u64) {
+        while let Some(id) = self.stirred.pop() {
+            while let Some(feeder) = self.feeders.get_mut(&id)
+                && feeder.in_flight < self.config.ranges_in_flight_max
+                && let Some((key, after)) = feeder.waiting.pop_front()
+            {
+                let Some(channel) = self.channels.get_mut(key) else { continue };
+                let range = channel.ranges.get_mut(&after);
+                let Some(range) = range.filter(|range| range.asked.is_none()) else { continue };
+                feeder.in_flight += 1;
+                let due = now_ms + self.config.answer_timeout_ms;
+                range.asked = Some((Arc::clone(&id), due));
+                self.timers.insert((due, Timer::Range(key, after)));
+                let name = Arc::clone(&channel.name);
+                self.outputs.push_back(FeedsOutput::Range(Arc::clone(&id), name, after));
+            }
+        }
+    }
+
+    /// A range that was asked of a feeder is so no more: it has room for another.
+    fn free_place(&mut self, id: FeederId) {
+        self.feeders.get_mut(&id).expect("those asked are present").in_flight -= 1;
+        self.stirred.push(id);
     }
 
     /// Takes events that a feeder sent.
@@ -390,8 +424,9 @@ impl Feeds {
         if channel.feeder.as_deref() == Some(from) {
             channel.heard_ms = Some(now_ms);
         }
-        channel.known = channel.known.max(Some(head));
-        if channel.known == Some(head) {
+        // Workers know of all before; those that come are told when they open the channel.
+        if channel.known < Some(head) {
+            channel.known = Some(head);
             let fed = Fed::Head(Arc::clone(&channel.name), head);
             self.tell(key, &fed);
         }
@@ -402,17 +437,23 @@ impl Feeds {
     /// there was one.
     fn answer(&mut self, key: Key, answers: impl Fn(Cursor, Option<&FeederId>) -> bool) -> bool {
         let channel = &mut self.channels[key.index];
-        let before = channel.ranges.len();
-        channel.ranges.retain(|after, range| {
-            let answered = answers(*after, range.asked.as_ref().map(|(id, _)| id));
-            if let Some((id, due)) = range.asked.take_if(|_| answered) {
-                self.timers.remove(&(due, Timer::Range(key, *after)));
-                let feeder = self.feeders.get_mut(&id).expect("those asked are present");
-                feeder.in_flight -= 1;
-            }
-            !answered
-        });
-        before > channel.ranges.len()
+        let answered = channel
+            .ranges
+            .extract_if(.., |after, range| answers(*after, range.asked.as_ref().map(|(id, _)| id)));
+        let answered: Vec<(Cursor, RangeState)> = answered.collect();
+        let any = !answered.is_empty();
+        for (after, range) in answered {
+            self.end_range(key, after, range);
+        }
+        any
+    }
+
+    /// A range is needed no more.
+    fn end_range(&mut self, key: Key, after: Cursor, range: RangeState) {
+        if let Some((id, due)) = range.asked {
+            self.timers.remove(&(due, Timer::Range(key, after)));
+            self.free_place(id);
+        }
     }
 
     fn tell(&mut self, key: Key, fed: &Fed) {
@@ -460,10 +501,7 @@ impl Feeds {
             self.timers.remove(&(check_ms, Timer::Check(key)));
         }
         for (after, range) in channel.ranges {
-            if let Some((id, due)) = range.asked {
-                self.timers.remove(&(due, Timer::Range(key, after)));
-                self.feeders.get_mut(&id).expect("those asked are present").in_flight -= 1;
-            }
+            self.end_range(key, after, range);
         }
         if let Some(feeder) = channel.feeder {
             self.outputs.push_back(FeedsOutput::Unfeed(feeder, vec![channel.name]));
@@ -490,8 +528,8 @@ impl Feeds {
         let range = channel.ranges.get_mut(&after).expect("timers of what is gone are gone");
         let (id, _) = range.asked.take().expect("what is late was asked for");
         range.attempts += 1;
-        self.feeders.get_mut(&id).expect("those asked are present").in_flight -= 1;
-        self.waiting.push_back((key, after));
+        self.free_place(id);
+        self.place_range(key, after);
     }
 
     /// When [`Feeds::handle_timeout`] has something to do.

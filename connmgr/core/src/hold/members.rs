@@ -2,7 +2,7 @@
 //!
 //! Called by the worker. It opens a hold for a connection, passes on what [`Feeds`](super::Feeds)
 //! say, and then polls: [`Members::poll_delivery`] for what to write, a slice at a time, and
-//! [`Members::poll_output`] for what to ask. Sockets, HTTP framing and keep-alives are the
+//! [`Members::poll_output`] for what to ask, which waits for no delivery. Sockets, HTTP framing and keep-alives are the
 //! worker's; it says when a connection takes nothing more ([`Members::handle_blocked`]) and when
 //! it does again ([`Members::handle_drained`]).
 
@@ -16,10 +16,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use zhttp::Cursor;
+use zhttp::composite::HashedNames;
+use zhttp::hold::HoldChannel;
 
 use super::channel::{Channel, FanoutLimits, Place};
 use super::run::Run;
-use super::sse::Block;
 use super::{Fed, MissingRun, Want};
 use crate::seeded::{Seed, SeededMap};
 use crate::slab::{Key, NONE, Slab};
@@ -78,7 +79,7 @@ struct Member {
     /// The next member of the same hold.
     next: u32,
     channel: u32,
-    /// The last event delivered ended the channel.
+    /// The last event that it has ended the channel.
     ended: bool,
     place: Place,
 }
@@ -93,6 +94,9 @@ struct Hold {
     open: u16,
     /// Its connection takes nothing for now.
     blocked: bool,
+    /// The names of its channels for composite ids, in the order of its members, if it has several
+    /// and got an event since they changed.
+    names: Option<Box<HashedNames>>,
 }
 
 /// Deliveries that are due.
@@ -100,11 +104,9 @@ struct Hold {
 enum Job {
     /// The fan-out of this channel goes on.
     Fanout(Key),
-    /// This member of this channel may go on with this run.
-    Catchup(Key, Key, Arc<Run>, Rc<Block>),
-    /// This member of this channel is told of a gap.
-    Gap(Key, Key, Arc<MissingRun>),
-    /// This hold has got the end of all channels that are left.
+    /// Members behind in this channel may go on.
+    Catchup(Key),
+    /// This hold has got the end of all its channels, unless one was added since.
     Finish(HoldKey),
 }
 
@@ -118,6 +120,7 @@ pub struct Members {
     members: Slab<Member>,
     holds: Slab<Hold>,
     jobs: VecDeque<Job>,
+    /// How many members the first job has looked at in its turn.
     slice_members: u32,
     /// Channels that may need a range.
     unsettled: VecDeque<Key>,
@@ -159,22 +162,24 @@ impl Members {
         (size_of::<Member>(), size_of::<Hold>())
     }
 
-    /// Opens a hold for a connection that reads these channels from these cursors.
+    /// Opens a hold for a connection that reads these channels from these cursors. If all of them
+    /// have ended for it, the hold has too, once it is polled (hold.md H-16, H-28).
     pub fn open<'c>(
         &mut self,
         connection: Key,
-        channels: impl Iterator<Item = (&'c str, Cursor)>,
+        channels: impl Iterator<Item = HoldChannel<'c>>,
     ) -> HoldKey {
-        let hold = Hold { connection, members: NONE, open: 0, blocked: false };
+        let hold = Hold { connection, members: NONE, open: 0, blocked: false, names: None };
         let key = self.holds.insert(hold);
-        for (name, cursor) in channels {
-            self.add(key, name, cursor);
+        for channel in channels {
+            self.add(key, channel);
         }
         key
     }
 
     /// Lets a hold read one more channel; does nothing if it reads it already.
-    pub fn add(&mut self, hold: HoldKey, name: &str, cursor: Cursor) {
+    pub fn add(&mut self, hold: HoldKey, channel: HoldChannel<'_>) {
+        let HoldChannel { name, cursor, ended } = channel;
         if self.holds.get(hold).is_none() || self.member_of(hold, name).is_some() {
             return;
         }
@@ -185,12 +190,16 @@ impl Members {
             hold: hold.index,
             next: entry.members,
             channel: channel.index,
-            ended: false,
+            ended,
             place: Place::Stalled(cursor),
         };
         let key = self.members.insert(member);
         entry.members = key.index;
-        entry.open += 1;
+        entry.names = None;
+        entry.open += u16::from(!ended);
+        if entry.open == 0 {
+            self.jobs.push_back(Job::Finish(hold));
+        }
         if !entry.blocked {
             self.place(key.index, cursor);
         }
@@ -200,6 +209,7 @@ impl Members {
     /// Lets a hold read a channel no more. If all that are left have ended, so does the hold.
     pub fn remove(&mut self, hold: HoldKey, name: &str) {
         let Some(index) = self.member_of(hold, name) else { return };
+        self.holds[hold.index].names = None;
         let mut link = self.holds[hold.index].members;
         if link == index {
             self.holds[hold.index].members = self.members[index].next;
@@ -286,19 +296,8 @@ impl Members {
         self.learn(key, run.last());
         self.channels[key.index].enqueue(run);
         self.handle_answer(key, |after| run.index_after(after).is_some());
-        let channel = &mut self.channels[key.index];
-        let (after, prev) = run.befores();
-        let here = channel.behind.range((after, 0)..(run.last(), 0));
-        let there = prev.map(|prev| channel.behind.range((prev, 0)..=(prev, NONE)));
-        let who: Vec<u32> =
-            there.into_iter().flatten().chain(here).map(|&(_, index)| index).collect();
-        if !who.is_empty() {
-            channel.catchups += u32::try_from(who.len()).expect("below 2^32 members");
-            let block = Block::render(&[(Arc::clone(run), 0)]);
-            for index in who {
-                let member = self.members.key_at(index).expect("members behind are members");
-                self.jobs.push_back(Job::Catchup(key, member, Arc::clone(run), Rc::clone(&block)));
-            }
+        if self.channels[key.index].catch_up(run) {
+            self.jobs.push_back(Job::Catchup(key));
         }
         self.settle(key);
     }
@@ -322,12 +321,8 @@ impl Members {
                 }
             }
         }
-        let channel = &mut self.channels[key.index];
-        let range = (gap.after, 0)..(gap.resume().max(gap.after), 0);
-        for &(_, index) in channel.behind.range(range).filter(|(cursor, _)| gap.concerns(*cursor)) {
-            let member = self.members.key_at(index).expect("members behind are members");
-            channel.catchups += 1;
-            self.jobs.push_back(Job::Gap(key, member, Arc::clone(gap)));
+        if self.channels[key.index].catch_up_gap(gap) {
+            self.jobs.push_back(Job::Catchup(key));
         }
         self.settle(key);
     }
@@ -372,7 +367,8 @@ impl Members {
         self.retries.first().map(|(due, _)| *due)
     }
 
-    /// What to ask the feeds for. Poll it after the deliveries.
+    /// What to ask the feeds for. A channel whose catch-ups are not all out asks for nothing; that
+    /// others have deliveries to come holds nobody up.
     pub fn poll_output(&mut self, now_ms: u64) -> Option<Want> {
         loop {
             if let Some(want) = self.outputs.pop_front() {
@@ -386,7 +382,7 @@ impl Members {
             let key = self.unsettled.pop_front()?;
             let Some(channel) = self.channels.get_mut(key) else { continue };
             channel.unsettled = false;
-            if channel.catchups > 0 || channel.asked.is_some() {
+            if !channel.catchups.is_empty() || channel.asked.is_some() {
                 continue;
             }
             if let Some(after) = channel.need() {

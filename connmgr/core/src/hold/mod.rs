@@ -12,6 +12,8 @@
 //! The rule of delivery is in one place, [`Run::index_after`]: a member gets the event that follows
 //! its cursor, and nothing else.
 
+mod batch;
+mod catchup;
 mod channel;
 mod feeds;
 mod members;
@@ -22,7 +24,7 @@ pub(crate) mod tail;
 pub use channel::FanoutLimits;
 pub use feeds::{Feeds, FeedsConfig, FeedsOutput};
 pub use members::{Delivery, DeliveryBytes, HoldKey, Members, MembersConfig};
-pub use run::{Run, RunEvent};
+pub use run::{RUN_BYTES_MAX, Run, RunError, RunEvent};
 pub(crate) use sse::{KEEP_ALIVE, write_event};
 
 use std::rc::Rc;

@@ -8,6 +8,22 @@ use bytes::Bytes;
 use zhttp::Cursor;
 use zhttp::hold::{EVENT_KIND_DEFAULT, Events};
 
+/// The most data of all events of a run, in bytes. A packet with more is refused: a run goes to each
+/// member in one write, and this must fit into what may wait for a connection. Sixteen times what a
+/// range asks for, so that even one large event fits.
+pub const RUN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Why a packet makes no run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// It has no events, which is allowed and says nothing (hold.md H-50).
+    #[error("no events")]
+    Empty,
+    /// Its events have more data than [`RUN_BYTES_MAX`]: the feeder's fault.
+    #[error("events of more than 1 MiB of data")]
+    TooLarge,
+}
+
 /// Consecutive events; at least one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
@@ -39,13 +55,21 @@ impl RunEvent {
 }
 
 impl Run {
-    /// The events of a packet that lies in `packet`; `None` if there are none.
-    pub fn new(channel: Arc<str>, packet: &Bytes, events: &Events<'_>) -> Option<Self> {
+    /// The events of a packet that lies in `packet`.
+    ///
+    /// # Errors
+    ///
+    /// There are none, or they are too large.
+    pub fn new(channel: Arc<str>, packet: &Bytes, events: &Events<'_>) -> Result<Self, RunError> {
+        let bytes = events.events.map(|event| event.data.len()).sum();
+        if bytes > RUN_BYTES_MAX {
+            return Err(RunError::TooLarge);
+        }
         let run = Run {
             channel,
             after: Cursor::new(events.epoch, events.after),
             prev: events.prev,
-            bytes: events.events.map(|event| event.data.len()).sum(),
+            bytes,
             events: events
                 .events
                 .map(|event| RunEvent {
@@ -55,7 +79,7 @@ impl Run {
                 })
                 .collect(),
         };
-        (!run.events.is_empty()).then_some(run)
+        if run.events.is_empty() { Err(RunError::Empty) } else { Ok(run) }
     }
 
     /// The channel.
@@ -139,6 +163,27 @@ pub(crate) mod tests {
         let parsed = Packet::parse(&packet).unwrap();
         let events = Events::read(&parsed).unwrap();
         Arc::new(Run::new(channel.into(), &packet, &events).unwrap())
+    }
+
+    #[test]
+    fn a_run_has_a_bound() {
+        let made = |sizes: &[usize]| {
+            let data: Vec<Vec<u8>> = sizes.iter().map(|&size| vec![b'x'; size]).collect();
+            let mut out = Vec::new();
+            hold::write_packet(&mut out, b"feeder", Kind::Events, |fields| {
+                let event = |data| Event { data, kind: "stream", end: false };
+                let list = hold::EventList::default();
+                let events =
+                    Events { channel: "o:c", epoch: 5, after: 0, prev: None, events: list };
+                events.write(fields, data.iter().map(|data| event(&data[..])));
+            });
+            let packet = Bytes::from(out);
+            let parsed = Packet::parse(&packet).unwrap();
+            Run::new("o:c".into(), &packet, &Events::read(&parsed).unwrap())
+        };
+        assert_eq!(made(&[]), Err(RunError::Empty));
+        assert_eq!(made(&[RUN_BYTES_MAX - 1, 1]).unwrap().bytes(), RUN_BYTES_MAX);
+        assert_eq!(made(&[RUN_BYTES_MAX, 1]), Err(RunError::TooLarge));
     }
 
     #[test]

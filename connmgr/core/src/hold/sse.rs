@@ -1,8 +1,5 @@
 //! Server-sent events (WHATWG HTML, §9.2): how events, gaps and comments look on the wire.
 
-use std::fmt::Write as _;
-use std::rc::Rc;
-
 use zhttp::Cursor;
 
 use super::{MissingRun, Run, Shared};
@@ -19,8 +16,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Renders runs that follow each other, the first from event `skip` on.
-    pub(super) fn render(runs: &[(std::sync::Arc<Run>, usize)]) -> Rc<Block> {
+    /// Renders runs that follow each other, each from some event on.
+    pub(super) fn render(runs: &[(std::sync::Arc<Run>, usize)]) -> Block {
         let bytes = runs.iter().map(|(run, _)| run.bytes() + run.events().len() * 80).sum();
         let mut out = Vec::with_capacity(bytes);
         let mut ends = Vec::new();
@@ -33,7 +30,7 @@ impl Block {
                 ends.push(u32::try_from(out.len()).unwrap_or(u32::MAX));
             }
         }
-        Rc::new(Block { bytes: out.into(), ends: ends.into() })
+        Block { bytes: out.into(), ends: ends.into() }
     }
 
     /// The bytes of all events.
@@ -69,50 +66,7 @@ pub(super) fn write_cursor(out: &mut Vec<u8>, cursor: Cursor) {
 
 /// The control event that tells a reader at `from` of a gap, without its line breaks.
 pub(super) fn gap_data(gap: &MissingRun, from: Cursor) -> String {
-    // Orgs have no colon: what stands behind the first one is the name that the client knows.
-    let channel = gap.channel.split_once(':').map_or(&*gap.channel, |(_, channel)| channel);
-    let mut data = String::from(r#"{"event_type":"control","message_id":""#);
-    write_message_id(&mut data, &gap.channel, from, gap.first);
-    data.push_str(r#"","control_type":"gap","channel":""#);
-    for character in channel.chars() {
-        match character {
-            '"' | '\\' => data.extend(['\\', character]),
-            control if u32::from(control) < 0x20 => {
-                let _ = write!(data, "\\u{:04x}", u32::from(control));
-            }
-            other => data.push(other),
-        }
-    }
-    let _ = write!(
-        data,
-        r#"","from":"{from}","to":"{}","reason":"{}"}}"#,
-        gap.first,
-        gap.reason_at(from).name()
-    );
-    data
-}
-
-/// A UUID (RFC 9562, version 8) made of what the event says, so that a repeat is recognised.
-fn write_message_id(out: &mut String, channel: &str, from: Cursor, to: Cursor) {
-    let text = format!("{channel} {from} {to}");
-    let high = fnv1a(text.as_bytes(), 0);
-    let low = fnv1a(text.as_bytes(), 1);
-    let _ = write!(
-        out,
-        "{:08x}-{:04x}-8{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 48 & 0x3fff | 0x8000,
-        low & 0xffff_ffff_ffff,
-    );
-}
-
-/// FNV-1a, 64 bits, with a first byte that makes several functions of one.
-fn fnv1a(bytes: &[u8], salt: u8) -> u64 {
-    std::iter::once(&salt).chain(bytes).fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    zhttp::hold::gap_event(&gap.channel, from, gap.first, gap.reason_at(from))
 }
 
 /// The type of control events.

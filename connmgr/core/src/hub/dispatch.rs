@@ -12,21 +12,28 @@
 //! a restart of the only handler is invisible, within a bound in number and time. A handler that a
 //! request was taken from may be late rather than dead: what it says is kept from the worker, or two
 //! would answer one request.
+//!
+//! Most requests are taken at once and never stand in the [`Line`]. Those who do are not tried in
+//! vain: a request that is done lets one more in, at the handler that it was with; a group that has
+//! refused a request gets no other until it says that it takes some; only when handlers come or leave
+//! all are looked at.
 
 mod invariants;
+mod line;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use self::line::{Lane, Line, Waiting};
 use super::presence::{Choice, Presence};
 use super::{FromHub, HandlerId};
 
-/// How often requests that wait for plain handlers are pushed again, in milliseconds: the sockets
-/// do not say when they take one.
-const PUSH_RETRY_MS: u64 = 10;
+/// A group that refused a request gets another one after so many milliseconds, even if its sockets
+/// never said that they take one again.
+const PUSH_RETRY_MS: u64 = 1_000;
 
 /// A request is given to so many handlers at most; if the last of them leaves too, it is refused. So
 /// a request that kills whoever takes it does not kill them all, again and again.
@@ -102,27 +109,19 @@ enum Stage {
     Started { counted: Option<HandlerId>, owner: HandlerId, withdrawn: Withdrawn, worker: u16 },
 }
 
-#[derive(Debug)]
-struct Waiting {
-    pending: Pending,
-    deadline_ms: u64,
-    withdrawn: Withdrawn,
-}
-
 /// The machine.
 #[derive(Debug)]
 pub(super) struct Dispatch {
     config: DispatchConfig,
     /// By id; the ids are ours and hold nothing that a client chose.
     requests: HashMap<Bytes, Stage, crate::seeded::Seed>,
-    /// In the order of arrival.
-    waiting: BTreeMap<u64, Waiting>,
-    /// When those who wait are refused, and their places.
-    deadlines: BTreeSet<(u64, u64)>,
-    places: u64,
-    /// Something has changed: those who wait may have their turn.
-    retry: bool,
-    push_retry_ms: Option<u64>,
+    line: Line,
+    /// Handlers have come or left: whoever waits may wait for something else now.
+    resort: bool,
+    /// Groups that have refused a request, and when they are asked again at the latest.
+    blocked: BTreeMap<usize, u64>,
+    /// Who was last pushed out of the line, and from where: if it is refused it goes back there.
+    pushing: Option<(Bytes, u64)>,
     outputs: VecDeque<DispatchOutput>,
 }
 
@@ -131,52 +130,74 @@ impl Dispatch {
         Dispatch {
             config,
             requests: HashMap::with_hasher(crate::seeded::Seed(0)),
-            waiting: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            places: 0,
-            retry: false,
-            push_retry_ms: None,
+            line: Line::default(),
+            resort: false,
+            blocked: BTreeMap::new(),
+            pushing: None,
             outputs: VecDeque::new(),
         }
     }
 
-    pub(super) fn handle_request(&mut self, now_ms: u64, pending: Pending) {
-        self.wait(now_ms, pending, Withdrawn::new());
-        self.retry = true;
+    pub(super) fn handle_request(
+        &mut self,
+        now_ms: u64,
+        presence: &mut Presence,
+        mut pending: Pending,
+    ) {
+        // Behind those who came before. Who still waits then waits for what is not there now.
+        self.sort(presence);
+        pending.deadline_ms = Some(now_ms.saturating_add(self.config.handler_wait_ms));
+        match presence.give(&pending.method, &pending.path) {
+            Choice::Handler(handler) => self.give(handler, pending, Withdrawn::new()),
+            Choice::Busy { prefix_len } => {
+                let lane = room_lane(&pending, prefix_len);
+                self.wait(now_ms, pending, Withdrawn::new(), lane);
+            }
+            Choice::Nobody => {
+                let group = self.group(&pending.path);
+                let lane = Lane::Group(group);
+                if self.blocked.contains_key(&group) || self.line.has(&lane) {
+                    self.wait(now_ms, pending, Withdrawn::new(), lane);
+                } else {
+                    self.push(group, pending, Withdrawn::new());
+                }
+            }
+        }
     }
 
     pub(super) fn handle_push_refused(&mut self, now_ms: u64, group: usize, pending: Pending) {
         debug_assert!(group == self.group(&pending.path));
+        self.blocked.entry(group).or_insert(now_ms.saturating_add(PUSH_RETRY_MS));
+        self.take_back(now_ms, group, pending);
+    }
+
+    /// Lets a request wait that was to be pushed to a group.
+    fn take_back(&mut self, now_ms: u64, group: usize, pending: Pending) {
         let withdrawn = match self.requests.remove(&pending.id) {
             Some(Stage::Pushed { withdrawn }) => withdrawn,
             Some(Stage::Waiting { .. } | Stage::Given { .. } | Stage::Started { .. }) | None => {
                 Withdrawn::new()
             }
         };
-        self.wait(now_ms, pending, withdrawn);
-        self.push_retry_ms.get_or_insert(now_ms + PUSH_RETRY_MS);
+        self.wait(now_ms, pending, withdrawn, Lane::Group(group));
     }
 
     /// Lets a request wait, or refuses it if too many do or too many handlers have failed at it.
-    fn wait(&mut self, now_ms: u64, mut pending: Pending, withdrawn: Withdrawn) {
-        let full = self.waiting.len() >= self.config.waiting_requests_max;
+    fn wait(&mut self, now_ms: u64, mut pending: Pending, withdrawn: Withdrawn, lane: Lane) {
+        let full = self.line.len() >= self.config.waiting_requests_max;
         if full || withdrawn.len() >= HANDLERS_PER_REQUEST_MAX {
             self.refuse(&pending);
             return;
         }
-        let deadline_ms = *pending.deadline_ms.get_or_insert(now_ms + self.config.handler_wait_ms);
-        self.places += 1;
-        let place = self.places;
-        self.deadlines.insert((deadline_ms, place));
+        let wait_ms = self.config.handler_wait_ms;
+        let deadline_ms =
+            *pending.deadline_ms.get_or_insert_with(|| now_ms.saturating_add(wait_ms));
+        let place = match self.pushing.take_if(|(id, _)| *id == pending.id) {
+            Some((_, place)) => place,
+            None => self.line.new_place(),
+        };
         self.requests.insert(pending.id.clone(), Stage::Waiting { place });
-        self.waiting.insert(place, Waiting { pending, deadline_ms, withdrawn });
-    }
-
-    /// Takes out a request that waits.
-    fn take_waiting(&mut self, place: u64) -> Option<Waiting> {
-        let waiting = self.waiting.remove(&place)?;
-        self.deadlines.remove(&(waiting.deadline_ms, place));
-        Some(waiting)
+        self.line.insert(place, (pending, deadline_ms), withdrawn, lane);
     }
 
     fn refuse(&mut self, pending: &Pending) {
@@ -220,32 +241,41 @@ impl Dispatch {
     pub(super) fn handle_done(&mut self, presence: &mut Presence, id: &[u8]) -> Option<HandlerId> {
         match self.requests.remove(id)? {
             Stage::Waiting { place } => {
-                self.take_waiting(place);
+                self.line.remove(place);
                 None
             }
             Stage::Pushed { .. } => None,
             Stage::Given { handler, .. } => {
-                presence.finished(&handler);
-                self.retry = true;
+                self.finish(presence, &handler);
                 Some(handler)
             }
             Stage::Started { counted, .. } => {
                 if let Some(handler) = counted {
-                    presence.finished(&handler);
+                    self.finish(presence, &handler);
                 }
-                self.retry = true;
                 None
             }
         }
     }
 
-    pub(super) fn handle_joined(&mut self) {
-        self.retry = true;
+    /// A handler has done with a request: it has room for another one.
+    fn finish(&mut self, presence: &mut Presence, handler: &HandlerId) {
+        presence.finished(handler);
+        let first =
+            self.line.first_for_room(|prefix, method| presence.serves(handler, method, prefix));
+        // If all are looked at anyway, whoever came first has the room.
+        if let Some(place) = first.filter(|_| !self.resort) {
+            self.try_give(presence, place);
+        }
+    }
+
+    /// A handler is there, is about to leave, or says something new about what it does.
+    pub(super) fn handle_change(&mut self) {
+        self.resort = true;
     }
 
     pub(super) fn handle_push_ready(&mut self) {
-        self.push_retry_ms = None;
-        self.retry = true;
+        self.blocked.clear();
     }
 
     /// Takes everything from a handler that is gone.
@@ -272,7 +302,7 @@ impl Dispatch {
                 Some(Stage::Given { mut pending, mut withdrawn, .. }) => {
                     pending.deadline_ms = None;
                     withdrawn.push(id.clone());
-                    self.wait(now_ms, pending, withdrawn);
+                    self.wait(now_ms, pending, withdrawn, Lane::Unsorted);
                 }
                 Some(Stage::Started { worker, .. }) => {
                     let message = FromHub::HandlerLeft(request);
@@ -283,23 +313,20 @@ impl Dispatch {
                 }
             }
         }
-        self.retry = true;
+        self.resort = true;
     }
 
     pub(super) fn handle_timeout(&mut self, now_ms: u64) {
-        if self.push_retry_ms.is_some_and(|due| due <= now_ms) {
-            self.push_retry_ms = None;
-            self.retry = true;
-        }
-        while let Some(&(_, place)) = self.deadlines.first().filter(|(due, _)| *due <= now_ms) {
-            let late = self.take_waiting(place).expect("who has a deadline waits");
+        self.blocked.retain(|_, retry_ms| *retry_ms > now_ms);
+        while let Some((_, place)) = self.line.first_deadline().filter(|(due, _)| *due <= now_ms) {
+            let late = self.line.remove(place).expect("who has a deadline waits");
             self.refuse(&late.pending);
         }
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        let first = self.deadlines.first().map(|(due, _)| *due);
-        first.into_iter().chain(self.push_retry_ms).min()
+        let first = self.line.first_deadline().map(|(due_ms, _)| due_ms);
+        first.into_iter().chain(self.blocked.values().copied()).min()
     }
 
     pub(super) fn poll_output(
@@ -307,42 +334,69 @@ impl Dispatch {
         now_ms: u64,
         presence: &mut Presence,
     ) -> Option<DispatchOutput> {
-        if std::mem::take(&mut self.retry) {
-            self.give_waiting(now_ms, presence);
+        self.sort(presence);
+        loop {
+            match self.outputs.pop_front() {
+                // Refused since it was put here: so this one would be, too.
+                Some(DispatchOutput::Push(group, pending)) if self.blocked.contains_key(&group) => {
+                    self.take_back(now_ms, group, pending);
+                }
+                Some(output) => return Some(output),
+                None => break,
+            }
         }
+        self.push_next();
         self.outputs.pop_front()
     }
 
-    /// Gives those who wait to whoever takes them, in the order of arrival.
-    fn give_waiting(&mut self, now_ms: u64, presence: &mut Presence) {
-        let pushing = self.push_retry_ms.is_none_or(|due| due <= now_ms);
-        let places: Vec<u64> = self.waiting.keys().copied().collect();
-        for place in places {
-            let pending = &self.waiting[&place].pending;
-            match presence.give(&pending.method, &pending.path) {
-                Choice::Handler(handler) => {
-                    let Waiting { pending, withdrawn, .. } =
-                        self.take_waiting(place).expect("it was just found");
-                    let route = DispatchOutput::Route(handler.clone(), pending.packet.clone());
-                    self.outputs.push_back(route);
-                    let id = pending.id.clone();
-                    self.requests.insert(id, Stage::Given { handler, withdrawn, pending });
-                }
-                Choice::Nobody if pushing => self.push(place),
-                Choice::Busy | Choice::Nobody => {}
+    /// Looks at all who wait, if handlers have come or left.
+    fn sort(&mut self, presence: &mut Presence) {
+        if std::mem::take(&mut self.resort) {
+            for place in self.line.places() {
+                self.try_give(presence, place);
             }
         }
     }
 
+    /// Gives a request that waits to whoever takes it, or finds out what it waits for.
+    fn try_give(&mut self, presence: &mut Presence, place: u64) {
+        let Some(Waiting { pending, .. }) = self.line.get(place) else { return };
+        let lane = match presence.give(&pending.method, &pending.path) {
+            Choice::Handler(handler) => {
+                let waiting = self.line.remove(place).expect("it was just found");
+                return self.give(handler, waiting.pending, waiting.withdrawn);
+            }
+            Choice::Busy { prefix_len } => room_lane(pending, prefix_len),
+            Choice::Nobody => Lane::Group(self.group(&pending.path)),
+        };
+        self.line.move_to(place, lane);
+    }
+
+    fn give(&mut self, handler: HandlerId, pending: Pending, withdrawn: Withdrawn) {
+        let route = DispatchOutput::Route(handler.clone(), pending.packet.clone());
+        self.outputs.push_back(route);
+        let id = pending.id.clone();
+        self.requests.insert(id, Stage::Given { handler, withdrawn, pending });
+    }
+
+    /// Pushes the first of those who wait for groups that take requests. One only, since the answer
+    /// decides about the others.
+    fn push_next(&mut self) {
+        let is_open = |group| !self.blocked.contains_key(&group);
+        let Some((place, group)) = self.line.first_for_group(is_open) else { return };
+        let Waiting { pending, withdrawn, .. } =
+            self.line.remove(place).expect("it was just found");
+        self.pushing = Some((pending.id.clone(), place));
+        self.push(group, pending, withdrawn);
+    }
+
     /// Pushes a request to a group of plain handlers.
-    fn push(&mut self, place: u64) {
-        let Some(Waiting { pending, withdrawn, .. }) = self.take_waiting(place) else { return };
+    fn push(&mut self, group: usize, pending: Pending, withdrawn: Withdrawn) {
         if withdrawn.is_empty() {
             self.requests.remove(&pending.id);
         } else {
             self.requests.insert(pending.id.clone(), Stage::Pushed { withdrawn });
         }
-        let group = self.group(&pending.path);
         self.outputs.push_back(DispatchOutput::Push(group, pending));
     }
 
@@ -350,4 +404,9 @@ impl Dispatch {
         let matching = self.config.routes.iter().filter(|route| path.starts_with(&*route.prefix));
         matching.max_by_key(|route| route.prefix.len()).map_or(0, |route| route.group)
     }
+}
+
+/// Where a request waits for room at those who serve this much of its path.
+fn room_lane(pending: &Pending, prefix_len: usize) -> Lane {
+    Lane::Room { prefix: pending.path[..prefix_len].into(), method: pending.method.clone() }
 }

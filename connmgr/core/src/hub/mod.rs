@@ -7,7 +7,10 @@
 
 mod dispatch;
 mod presence;
+#[cfg(test)]
+mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,8 +21,14 @@ use dispatch::{Dispatch, DispatchOutput, Verdict};
 pub use dispatch::{DispatchConfig, Pending, Route};
 use presence::{Change, Presence};
 
-use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, Want};
+use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, RunError, Want};
 use crate::session::SessionId;
+
+/// What a handler is to be told waits so many milliseconds for one to come (hold.md H-25).
+const NOTICE_WAIT_MS: u64 = 10_000;
+
+/// So many of them wait; with one more the oldest is forgotten. Each costs a context of 1 KiB at most.
+const NOTICES_MAX: usize = 1_000;
 
 /// The identity of a handler: its `from`, and that of its socket.
 pub type HandlerId = Arc<[u8]>;
@@ -57,7 +66,8 @@ pub enum ToHub {
         /// What to send; nothing if the handler has finished by itself.
         cancel: Option<Bytes>,
     },
-    /// To one of the handlers that are there, always the same for the same id.
+    /// To one of the handlers that are there, always the same for the same id; if nobody is, to the next
+    /// who comes.
     Notify {
         /// The id of the session.
         id: Bytes,
@@ -108,6 +118,14 @@ pub enum HubOutput {
     },
 }
 
+/// What waits for a handler to be told.
+#[derive(Debug)]
+struct Notice {
+    until_ms: u64,
+    id: Bytes,
+    packet: Bytes,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Hub {
@@ -115,7 +133,9 @@ pub struct Hub {
     presence: Presence,
     dispatch: Dispatch,
     feeds: Feeds,
-    outputs: std::collections::VecDeque<HubOutput>,
+    /// In the order of their ends.
+    notices: VecDeque<Notice>,
+    outputs: VecDeque<HubOutput>,
 }
 
 impl Hub {
@@ -125,7 +145,8 @@ impl Hub {
             presence: Presence::default(),
             dispatch: Dispatch::new(config.dispatch.clone()),
             feeds: Feeds::new(config.feeds),
-            outputs: std::collections::VecDeque::new(),
+            notices: VecDeque::new(),
+            outputs: VecDeque::new(),
             config,
         }
     }
@@ -148,13 +169,16 @@ impl Hub {
     #[doc(hidden)]
     pub fn check_invariants(&self) {
         self.feeds.check_invariants();
+        assert!(self.notices.len() <= NOTICES_MAX, "notices are bounded");
         self.dispatch.check_invariants(&self.presence);
     }
 
     /// Takes a message of a worker.
     pub fn handle_worker(&mut self, now_ms: u64, worker: u16, message: ToHub) {
         match message {
-            ToHub::Request(pending) => self.dispatch.handle_request(now_ms, pending),
+            ToHub::Request(pending) => {
+                self.dispatch.handle_request(now_ms, &mut self.presence, pending);
+            }
             ToHub::Packet { to, packet } => {
                 self.outputs.push_back(HubOutput::Route { peer: to, packet });
             }
@@ -164,11 +188,7 @@ impl Hub {
                     self.outputs.push_back(HubOutput::Route { peer, packet });
                 }
             }
-            ToHub::Notify { id, packet } => {
-                if let Some(peer) = self.presence.by_rendezvous(&id) {
-                    self.outputs.push_back(HubOutput::Route { peer, packet });
-                }
-            }
+            ToHub::Notify { id, packet } => self.notify(now_ms, id, packet),
             ToHub::Want(want) => self.feeds.handle_want(now_ms, worker, want),
         }
     }
@@ -203,8 +223,13 @@ impl Hub {
                 let events = Events::read(&packet)?;
                 // A channel that nobody reads any more needs no events.
                 let Some(name) = self.feeds.name(events.channel) else { return Ok(()) };
-                if let Some(run) = Run::new(name, bytes, &events) {
-                    self.feeds.handle_events(now_ms, from, &Arc::new(run));
+                match Run::new(name, bytes, &events) {
+                    Ok(run) => self.feeds.handle_events(now_ms, from, &Arc::new(run)),
+                    Err(RunError::Empty) => {}
+                    Err(RunError::TooLarge) => {
+                        let want = "at most 1 MiB of data";
+                        return Err(PacketError::Field { field: "events", want });
+                    }
                 }
             }
             Kind::Gap => self.handle_gap(now_ms, &Gap::read(&packet)?),
@@ -294,7 +319,10 @@ impl Hub {
                 self.handle_left(now_ms, &id);
                 self.handle_joined(now_ms, &id);
             }
-            Change::Leaving(id) => self.feeds.handle_left(now_ms, &id),
+            Change::Leaving(id) => {
+                self.feeds.handle_left(now_ms, &id);
+                self.dispatch.handle_change();
+            }
             Change::Left(id) => self.handle_left(now_ms, &id),
         }
     }
@@ -305,7 +333,24 @@ impl Hub {
         } else {
             self.feeds.handle_left(now_ms, id);
         }
-        self.dispatch.handle_joined();
+        self.dispatch.handle_change();
+        let notices = std::mem::take(&mut self.notices);
+        for notice in notices.into_iter().filter(|notice| notice.until_ms > now_ms) {
+            self.notify(now_ms, notice.id, notice.packet);
+        }
+    }
+
+    /// Tells one of the handlers that are there; or, if nobody is, the next who comes (H-25).
+    fn notify(&mut self, now_ms: u64, id: Bytes, packet: Bytes) {
+        if let Some(peer) = self.presence.by_rendezvous(&id) {
+            self.outputs.push_back(HubOutput::Route { peer, packet });
+            return;
+        }
+        if self.notices.len() >= NOTICES_MAX {
+            self.notices.pop_front();
+        }
+        let until_ms = now_ms.saturating_add(NOTICE_WAIT_MS);
+        self.notices.push_back(Notice { until_ms, id, packet });
     }
 
     fn handle_left(&mut self, now_ms: u64, id: &HandlerId) {
@@ -329,6 +374,7 @@ impl Hub {
             self.handle_left(now_ms, &id);
         }
         self.dispatch.handle_timeout(now_ms);
+        while self.notices.pop_front_if(|notice| notice.until_ms <= now_ms).is_some() {}
         self.feeds.handle_timeout(now_ms);
     }
 

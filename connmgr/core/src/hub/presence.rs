@@ -50,8 +50,10 @@ pub(super) enum Change {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     Handler(HandlerId),
-    /// Those who serve it have enough to do.
-    Busy,
+    /// Those who serve it have enough to do. They serve the first so many bytes of its path.
+    Busy {
+        prefix_len: usize,
+    },
     Nobody,
 }
 
@@ -160,7 +162,7 @@ impl Presence {
             }
         }
         let Some((_, _, id)) = best else {
-            return if longest.is_some() { Choice::Busy } else { Choice::Nobody };
+            return longest.map_or(Choice::Nobody, |prefix_len| Choice::Busy { prefix_len });
         };
         let id = Arc::clone(id);
         self.given += 1;
@@ -168,6 +170,14 @@ impl Presence {
         handler.in_flight += 1;
         handler.last_given = self.given;
         Choice::Handler(id)
+    }
+
+    /// Whether a handler names just this prefix, for this method.
+    pub(super) fn serves(&self, id: &[u8], method: &str, prefix: &str) -> bool {
+        let names = |(served, named): &(Box<str>, Box<str>)| {
+            **named == *prefix && (**served == *"*" || **served == *method)
+        };
+        self.handlers.get(id).is_some_and(|handler| handler.serves.iter().any(names))
     }
 
     /// A request of this handler is done.
@@ -267,7 +277,7 @@ mod tests {
         hello(&mut presence, 0, "b", 1, 0);
         hello(&mut presence, 0, "e", 1, 1);
         assert_eq!(presence.give("GET", "/events/1"), Choice::Handler(id("e")));
-        assert_eq!(presence.give("GET", "/events/1"), Choice::Busy);
+        assert_eq!(presence.give("GET", "/events/1"), Choice::Busy { prefix_len: 8 });
         assert_eq!(presence.give("POST", "/events/1"), Choice::Handler(id("a")));
         assert_eq!(presence.give("GET", "/other"), Choice::Handler(id("b")));
         presence.finished(b"b");
@@ -298,11 +308,12 @@ mod tests {
         let mut presence = Presence::default();
         hello(&mut presence, 0, "a", 1, 1);
         assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
-        assert_eq!(presence.give("GET", "/"), Choice::Busy);
+        assert_eq!(presence.give("GET", "/"), Choice::Busy { prefix_len: 1 });
         assert_eq!(hello(&mut presence, 1, "a", 1, 2), Change::Joined(id("a")));
         assert_eq!(hello(&mut presence, 2, "a", 1, 2), Change::None);
         assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
-        assert_eq!(presence.give("GET", "/"), Choice::Busy, "what is in flight still counts");
+        let busy = Choice::Busy { prefix_len: 1 };
+        assert_eq!(presence.give("GET", "/"), busy, "what is in flight still counts");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Connection {
     pub(super) timer: Option<TimerId>,
     /// The client has said that it sends nothing more.
     pub(super) eof: bool,
+    /// It has sent nothing yet: its first request may be under way.
+    pub(super) is_new: bool,
 }
 
 impl Connection {
@@ -30,6 +32,7 @@ impl Connection {
             output: Ring::new(),
             timer: None,
             eof: false,
+            is_new: true,
         }
     }
 

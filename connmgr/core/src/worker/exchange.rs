@@ -162,10 +162,9 @@ impl Worker {
         if hold.is_some_and(|hold| hold.format == Format::Ws) {
             return Err(Fault::Format(Format::Ws.name()));
         }
-        let is_whole = !payload.more && hold.is_none();
-        let mut out = std::mem::take(&mut self.scratch);
-        out.clear();
-        let written = self.write_response(key, payload, is_whole, &mut out);
+        let is_held = hold.is_some();
+        let mut out = self.take_scratch();
+        let written = self.write_response(key, payload, is_held, &mut out);
         let next = written.map(|encoder| match hold {
             // Only a response that has content can be held.
             Some(hold) if encoder != BodyEncoder::None => {
@@ -175,21 +174,23 @@ impl Worker {
             Some(_) | None => {
                 self.exchange(key).response = Response::Streaming(encoder);
                 self.send(now_ms, transport, key, &[&out]);
-                if is_whole || hold.is_some() { Next::Finished } else { Next::Open }
+                if payload.more && !is_held { Next::Open } else { Next::Finished }
             }
         });
-        self.scratch = out;
+        self.keep_scratch(out);
         next
     }
 
-    /// Writes the head of a response and what it brings of the content. Says how the content goes on.
+    /// Writes the head of a response and what it brings of the content. Says how the content goes on. Of
+    /// one that is held the end is open, whatever the handler says of it (hold.md H-12, H-13).
     fn write_response(
         &mut self,
         key: Key,
         payload: &Payload<'_>,
-        is_whole: bool,
+        is_held: bool,
         out: &mut Vec<u8>,
     ) -> Result<BodyEncoder, Fault> {
+        let is_whole = !payload.more && !is_held;
         let code = payload.code.ok_or(Fault::NoCode)?;
         let reason = std::str::from_utf8(payload.reason)
             .map_err(|_| PacketError::Field { field: "reason", want: "UTF-8" })?;
@@ -205,7 +206,6 @@ impl Worker {
             keep_alive: exchange.keep_alive && exchange.decoder.is_done() && !self.draining,
             date: &self.date,
         };
-        let is_held = !is_whole && !payload.more;
         let headers = ResponseHeaders { headers: payload.headers, is_held };
         let head = ResponseHead { code, reason, headers };
         let mut written = write_head(out, &request, head, plan)?;
@@ -289,10 +289,10 @@ impl Worker {
         let Some(exchange) = self.take_exchange(now_ms, key) else { return };
         if exchange.keep_alive && !self.draining {
             self.read_next(now_ms, transport, key);
-            self.resume_reading(key, was_full);
         } else {
             self.finish(now_ms, key);
         }
+        self.resume_reading(key, was_full);
     }
 
     /// The handler will not answer: the edge does, or ends the connection if the head is out.
@@ -303,10 +303,12 @@ impl Worker {
         key: Key,
         error: &ErrorResponse<'_>,
     ) {
+        let was_full = self.room(key) == 0;
         let Some(exchange) = self.take_exchange(now_ms, key) else { return };
         match exchange.response {
             Response::Awaited => {
                 self.answer_error(now_ms, transport, key, exchange.request(), error);
+                self.resume_reading(key, was_full);
             }
             Response::Streaming(_) => self.close(key, CloseReason::Handler),
         }

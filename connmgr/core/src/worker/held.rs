@@ -20,6 +20,7 @@ impl Worker {
         key: Key,
         (params, encoder, out): (&HoldParams<'_>, BodyEncoder, &[u8]),
     ) {
+        let was_full = self.room(key) == 0;
         let connection = &mut self.connections[key.index];
         let State::Exchange(exchange) = &connection.state else { return };
         let id = *exchange.session.id();
@@ -42,7 +43,7 @@ impl Worker {
         connection.state = State::Held(Box::new(held));
         let done = ToHub::Done { id: id.to_string().into(), cancel: None };
         self.outputs.push_back(Output::Hub(done));
-        self.outputs.push_back(Output::Read(key));
+        self.resume_reading(key, was_full);
         if !self.send(now_ms, transport, key, &[out]) {
             return;
         }
@@ -108,9 +109,9 @@ impl Worker {
         let hold = held.hold;
         let mut names: Vec<&str> = self.members.cursors(hold).map(|(name, _)| name).collect();
         names.retain(|name| !change.remove.into_iter().any(|removed| removed == *name));
-        for (name, _) in change.add {
-            if !names.contains(&name) {
-                names.push(name);
+        for channel in change.add {
+            if !names.contains(&channel.name) {
+                names.push(channel.name);
             }
         }
         if names.len() > CHANNELS_PER_HOLD_MAX {
@@ -125,8 +126,8 @@ impl Worker {
         for name in change.remove {
             self.members.remove(hold, name);
         }
-        for (name, cursor) in change.add {
-            self.members.add(hold, name, cursor);
+        for channel in change.add {
+            self.members.add(hold, channel);
         }
         self.rearm(key);
         Ok(())
@@ -157,8 +158,11 @@ impl Worker {
             // It can be slow only from now on.
             held.progress_ms = now_ms;
         }
-        // A hold has no length that could be passed.
-        let Ok(piece) = held.encoder.piece(bytes.len()) else { return };
+        // A client that does not get what its cursor passes must not stay. (A hold has no length, so it
+        // cannot be passed.)
+        let Ok(piece) = held.encoder.piece(bytes.len()) else {
+            return self.close(key, CloseReason::Handler);
+        };
         let slices: [&[u8]; 3] = [piece.head.as_bytes(), bytes, piece.tail];
         if self.send(now_ms, transport, key, &slices) {
             self.block_if_full(key);
@@ -192,13 +196,28 @@ impl Worker {
     /// Ends the response of a held client at an event boundary. The connection goes on if it can
     /// (H-27).
     pub(super) fn end_response(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        self.end_response_with(now_ms, transport, key, b"");
+    }
+
+    /// The same, behind a last event; both in one write.
+    fn end_response_with(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        event: &[u8],
+    ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let State::Held(held) = &mut connection.state else { return };
         let goes_on = held.is_reusable && !self.draining;
-        let last = std::mem::replace(&mut held.encoder, BodyEncoder::None).finish();
-        // Only a length could be missed, and a hold has none.
-        let last = last.unwrap_or_default();
-        if !self.send(now_ms, transport, key, &[last]) {
+        let mut encoder = std::mem::replace(&mut held.encoder, BodyEncoder::None);
+        let mut out = Vec::new();
+        let Ok(last) = encoder.encode(event, &mut out).and_then(|()| encoder.finish()) else {
+            // As in `write`.
+            return self.close(key, CloseReason::Handler);
+        };
+        out.extend_from_slice(last);
+        if !self.send(now_ms, transport, key, &[&out]) {
             return;
         }
         if goes_on {
@@ -212,10 +231,9 @@ impl Worker {
 
     /// Sends a held client away, because the edge stops.
     pub(super) fn drain_hold(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        let mut out = Vec::new();
-        write_event(&mut out, "control", b"", SERVER_DRAINING);
-        self.write(now_ms, transport, key, &out);
-        self.end_response(now_ms, transport, key);
+        let mut event = Vec::new();
+        write_event(&mut event, "control", b"", SERVER_DRAINING);
+        self.end_response_with(now_ms, transport, key, &event);
     }
 
     /// A hold is over: its members leave, and a handler that asked for it is told.

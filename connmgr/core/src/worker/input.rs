@@ -31,6 +31,7 @@ impl Worker {
         bytes: &[u8],
     ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.is_new = false;
         let was_empty = connection.input.is_empty();
         let used = if was_empty { self.process(now_ms, transport, key, bytes) } else { 0 };
         let Some(connection) = self.connections.get_mut(key) else { return };

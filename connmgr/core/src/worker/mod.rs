@@ -32,6 +32,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -152,6 +153,8 @@ pub struct Worker {
     unknown: UnknownIds,
     sessions: u64,
     draining: bool,
+    /// The places of connections that the drain has still to look at.
+    undrained: Range<u32>,
     /// The current time for `Date`.
     date: String,
     /// Where a response is put together; kept for its memory.
@@ -184,6 +187,7 @@ impl Worker {
             unknown: UnknownIds::new(config.members.seed),
             sessions: 0,
             draining: false,
+            undrained: 0..0,
             date: String::new(),
             scratch: Vec::new(),
             outputs: VecDeque::new(),
@@ -324,7 +328,8 @@ impl Worker {
         self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet: out.into() }));
     }
 
-    /// Delivers events to members, at most `deliveries_max` writes. Says whether there is more.
+    /// Delivers events to members, at most `deliveries_max` writes, and goes on with a drain. Says
+    /// whether there is more to do.
     pub fn handle_work(
         &mut self,
         now_ms: u64,
@@ -335,16 +340,16 @@ impl Worker {
             let Some(delivery) = self.members.poll_delivery() else { break };
             self.deliver(now_ms, transport, &delivery);
         }
-        self.members.has_deliveries()
+        if !self.undrained.is_empty() {
+            self.drain_on(now_ms, transport);
+        }
+        self.members.has_deliveries() || !self.undrained.is_empty()
     }
 
     /// What to do next. Poll it until there is nothing more.
     pub fn poll_output(&mut self, now_ms: u64) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
-        }
-        if self.members.has_deliveries() {
-            return None;
         }
         self.members.poll_output(now_ms).map(|want| Output::Hub(ToHub::Want(want)))
     }

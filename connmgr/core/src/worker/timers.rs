@@ -27,6 +27,8 @@ pub struct TimeoutConfig {
     pub eof_ms: u64,
     /// What a client sends is dropped for so long after the last answer.
     pub linger_ms: u64,
+    /// When the edge stops, a client that has just connected may still send its request for so long.
+    pub drain_new_ms: u64,
 }
 
 impl Default for TimeoutConfig {
@@ -39,6 +41,7 @@ impl Default for TimeoutConfig {
             keep_alive_ms: 45_000,
             eof_ms: 2_000,
             linger_ms: 2_000,
+            drain_new_ms: 500,
         }
     }
 }
@@ -102,6 +105,10 @@ impl Worker {
         match &connection.state {
             State::Reading(reading) if !connection.output.is_empty() => {
                 (reading.since_ms.saturating_add(timeouts.stream_ms), stuck)
+            }
+            State::Reading(reading) if self.draining && connection.is_new => {
+                let drained = Expiry::Close(CloseReason::Drained);
+                (reading.since_ms.saturating_add(timeouts.drain_new_ms), drained)
             }
             State::Reading(reading) => {
                 let late = Expiry::Answer(REQUEST_TIMEOUT);

@@ -15,6 +15,13 @@ use crate::slab::Key;
 /// within its credits. What does not fit ends the connection.
 const OUTPUT_SLACK_BYTES: usize = 4 * 1024 * 1024;
 
+/// Connections that a drain looks at in one turn: a millisecond of writes, so that answers of others
+/// get out.
+const DRAINS_PER_TURN: usize = 256;
+
+/// Memory that is kept to put the next response together, in bytes. A larger one gets its own.
+const SCRATCH_BYTES_MAX: usize = 64 * 1024;
+
 /// Slices of one write: framing, content, framing.
 pub(super) const SLICES_MAX: usize = 3;
 
@@ -111,8 +118,7 @@ impl Worker {
         error: &ErrorResponse<'_>,
     ) {
         self.stats.errors += 1;
-        let mut out = std::mem::take(&mut self.scratch);
-        out.clear();
+        let mut out = self.take_scratch();
         let context = RequestContext {
             version: request.version,
             is_head: request.is_head,
@@ -123,7 +129,20 @@ impl Worker {
         if self.send(now_ms, transport, key, &[&out]) {
             self.finish(now_ms, key);
         }
-        self.scratch = out;
+        self.keep_scratch(out);
+    }
+
+    /// Memory to put a response together in; it is given back by [`Worker::keep_scratch`].
+    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    /// Keeps the memory for the next response, unless it is that of an unusually large one.
+    pub(super) fn keep_scratch(&mut self, mut scratch: Vec<u8>) {
+        if scratch.capacity() <= SCRATCH_BYTES_MAX {
+            scratch.clear();
+            self.scratch = scratch;
+        }
     }
 
     /// Begins to wait for a request, in whatever state the connection was. Says which that was; the
@@ -139,7 +158,8 @@ impl Worker {
         let State::Reading(reading) = &connection.state else { return };
         // What a client sent before it closed its side may still be waiting for its turn.
         let has_all = connection.input.is_empty() || connection.output.is_empty();
-        if self.draining && reading.is_idle() || connection.eof && has_all {
+        let is_sent_away = self.draining && reading.is_idle() && !connection.is_new;
+        if is_sent_away || connection.eof && has_all {
             self.finish(now_ms, key);
         }
     }
@@ -147,6 +167,7 @@ impl Worker {
     /// Lets the client have what was written, then ends the connection: what it still sends is read
     /// and dropped for a while, so that a reset does not destroy the answer (RFC 9112 §9.6).
     pub(super) fn finish(&mut self, now_ms: u64, key: Key) {
+        let was_full = self.room(key) == 0;
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.input.clear(&mut self.pool);
         let is_sent = connection.output.is_empty();
@@ -155,7 +176,7 @@ impl Worker {
         let closing = State::Closing(Closing { linger_until_ms, is_shut: false });
         let before = std::mem::replace(&mut connection.state, closing);
         self.leave(before, key);
-        self.outputs.push_back(Output::Read(key));
+        self.resume_reading(key, was_full);
         if is_sent {
             self.shutdown(now_ms, key);
         }
@@ -198,14 +219,27 @@ impl Worker {
         }
     }
 
-    /// The edge is about to stop: answers end their connections, held ones are ended in order.
+    /// The edge is about to stop: answers end their connections, held ones are ended in order. Not all
+    /// at once: [`Worker::handle_work`] goes on with it.
     pub fn drain(&mut self, now_ms: u64, transport: &mut impl Transport) {
         self.draining = true;
-        let keys: Vec<Key> = self.connections.keys().collect();
-        for key in keys {
-            match &self.connections[key.index].state {
+        // Whoever comes from now on knows by itself.
+        let places = u32::try_from(self.connections.places()).expect("below 2^32 connections");
+        self.undrained = 0..places;
+        self.drain_on(now_ms, transport);
+    }
+
+    /// Goes on to send away those who were there when the drain began.
+    pub(super) fn drain_on(&mut self, now_ms: u64, transport: &mut impl Transport) {
+        for place in self.undrained.by_ref().take(DRAINS_PER_TURN).collect::<Vec<u32>>() {
+            let Some(key) = self.connections.key_at(place) else { continue };
+            match &self.connections[place].state {
                 State::Held(_) => self.drain_hold(now_ms, transport, key),
-                State::Reading(_) => self.end_if_over(now_ms, key),
+                State::Reading(_) => {
+                    self.end_if_over(now_ms, key);
+                    // One that is new has less time now.
+                    self.rearm(key);
+                }
                 State::Exchange(_) | State::Closing(_) => {}
             }
         }

@@ -1,18 +1,21 @@
 //! Bodies in both directions, and the credits that they need.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use zhttp::{Fields, Kind};
 
 use super::super::flow::BODY_CREDITS;
-use super::super::{BodyError, Request, Response};
-use super::{World, within};
+use super::super::{BodyError, Request, Response, Service};
+use super::{Tuning, World, tuning, within};
 
 /// Reads bodies of up to 100,000 bytes, and says their length, or what is wrong.
 async fn length(mut request: Request) -> Response {
     match request.body(100_000).await {
         Ok(body) => Response::text(200, format!("{}", body.len())),
         Err(error @ BodyError::TooLarge { .. }) => Response::text(413, error.to_string()),
+        Err(error @ BodyError::NoRoom) => Response::text(503, error.to_string()),
         Err(BodyError::Gone) => Response::text(500, "the task is dropped before this"),
     }
 }
@@ -68,6 +71,52 @@ async fn a_body_that_is_too_large_is_not_read_to_its_end() {
     edge.send(Kind::Data, &[("2", Some(0))], fields).await;
     let got = edge.expect(Kind::Data, "2", 0).await;
     assert_eq!(got.body(), "a body of 100001 bytes or more is too large");
+}
+
+#[tokio::test]
+async fn all_bodies_together_have_a_bound() {
+    let tuning = Tuning { body_bytes_max: 5, ..tuning() };
+    let (service, mut called, gate) = gated_reader();
+    let mut world = World::tuned(service, tuning).await;
+    let edge = world.edge();
+    // One that has three bytes of five, and keeps them.
+    edge.request("1", "POST", "/", 8192, true).await;
+    edge.expect(Kind::Credit, "1", 0).await;
+    edge.piece("1", 1, b"abc", false).await;
+    assert_eq!(within(called.recv()).await, Some(Ok(3)));
+    edge.request("2", "POST", "/", 8192, true).await;
+    edge.expect(Kind::Credit, "2", 0).await;
+    edge.piece("2", 1, b"def", false).await;
+    assert_eq!(within(called.recv()).await, Some(Err(BodyError::NoRoom)));
+    gate.add_permits(2);
+    // In whatever order they end, their room is free then.
+    for _ in 0..2 {
+        assert_eq!(edge.recv().await.kind(), Kind::Data);
+    }
+    world.until(|stats| stats.requests_in_flight == 0).await;
+    let edge = world.edge();
+    edge.request("3", "POST", "/", 8192, true).await;
+    edge.expect(Kind::Credit, "3", 0).await;
+    edge.piece("3", 1, b"abcde", false).await;
+    assert_eq!(within(called.recv()).await, Some(Ok(5)));
+}
+
+/// A service that reads the body, says how that went, and answers when it is let.
+fn gated_reader()
+-> (impl Service, mpsc::UnboundedReceiver<Result<usize, BodyError>>, Arc<Semaphore>) {
+    let (read, is_read) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let own = Arc::clone(&gate);
+    let service = move |mut request: Request| {
+        let (read, gate) = (read.clone(), Arc::clone(&own));
+        async move {
+            let body = request.body(100).await;
+            read.send(body.as_ref().map(Bytes::len).map_err(|error| *error)).unwrap();
+            gate.acquire().await.unwrap().forget();
+            Response::new(204)
+        }
+    };
+    (service, is_read, gate)
 }
 
 #[tokio::test]

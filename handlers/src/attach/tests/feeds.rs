@@ -1,6 +1,6 @@
 //! What edges ask of a feeder.
 
-use zhttp::hold::{Feed, Range, Unfeed};
+use zhttp::hold::{Feed, Hello, Range, Unfeed};
 use zhttp::{Cursor, Kind};
 
 use super::super::{
@@ -49,6 +49,28 @@ async fn feed_requests_come_in_order_and_are_answered() {
     let FeedRequest::EdgeDown(0) = next(&mut requests).await else { panic!("it is not down") };
     assert!(within(requests.next()).await.is_none());
     assert_eq!(sender.send("T0:}".into()).await, Err(Down));
+}
+
+#[tokio::test]
+async fn hello_says_whether_it_can_feed_now() {
+    let mut world = feeder(1).await;
+    let mut requests = world.attached.feed_requests();
+    assert!(matches!(next(&mut requests).await, FeedRequest::EdgeUp(_)));
+    let switch = world.attached.feed_switch();
+    for can_feed in [false, true] {
+        switch.set(can_feed);
+        loop {
+            let hello = world.edge().greeted().await;
+            let packet = hello.packet();
+            let hello = Hello::read(&packet).unwrap();
+            assert_eq!(hello.serves.count(), 1);
+            if hello.feeds == can_feed {
+                break;
+            }
+        }
+        // What was asked for before is void.
+        assert!(matches!(next(&mut requests).await, FeedRequest::EdgeUp(_)));
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use zhttp::hold::{Format, Hello, HoldParams};
 use zhttp::{Cursor, Fields, Kind};
 
-use super::super::{Hold, Request, Response};
+use super::super::{HeldChannel, Hold, Request, Response};
 use super::{World, config, gated, stuck, tuning, within};
 
 async fn echo(request: Request) -> Response {
@@ -169,7 +169,7 @@ async fn a_lost_packet_ends_the_session() {
 fn hold() -> Hold {
     Hold {
         format: Format::Sse,
-        channels: vec![("acme:news".into(), Cursor::new(1_736_467_200_000, 2))],
+        channels: vec![HeldChannel::new("acme:news", Cursor::new(1_736_467_200_000, 2))],
         keep_alive: Duration::from_secs(15),
         expires: Some(Duration::from_millis(3_599_001)),
         context: Bytes::from_static(b"u=7"),
@@ -211,7 +211,8 @@ async fn a_hold_that_cannot_be_is_a_500() {
                 response.hold(Hold { channels: vec![channels[0].clone(); 129], ..hold() })
             }
             "/name" => {
-                response.hold(Hold { channels: vec![("a b".into(), Cursor::START)], ..hold() })
+                let channels = vec![HeldChannel::new("a b", Cursor::START)];
+                response.hold(Hold { channels, ..hold() })
             }
             _ => response.body("x".repeat(100)).hold(hold()),
         }

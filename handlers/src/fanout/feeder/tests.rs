@@ -220,6 +220,47 @@ async fn those_who_are_live_in_a_deleted_log_are_told() {
 }
 
 #[tokio::test]
+async fn an_edge_that_comes_with_a_head_of_a_log_that_is_gone_is_told() {
+    let bench = Bench::new().await;
+    let edge = Recorder::new(0);
+    // Another feeder told it of that event, before the log expired.
+    bench.feed(&edge, &[("o:a", Some(Cursor::new(5, 7))), ("o:b", Some(Cursor::START))]).await;
+    edge.until("events o:a 5-7: !expired.").await;
+    let packets = edge.until("heads o:a=0-0 o:b=0-0").await;
+    assert!(!packets.iter().any(|packet| packet.contains("events o:b")), "{packets:?}");
+}
+
+/// An edge that is a bug.
+#[derive(Clone)]
+struct Broken;
+
+impl EdgeSink for Broken {
+    fn id(&self) -> EdgeId {
+        7
+    }
+
+    fn try_send(&self, _: Bytes) -> Result<(), Refused> {
+        panic!("on purpose");
+    }
+
+    async fn send(&self, packet: Bytes) -> Result<(), Down> {
+        drop(packet);
+        Err(Down)
+    }
+}
+
+#[tokio::test]
+async fn a_feeder_that_fails_is_noticed() {
+    let store = TestStore::open().await;
+    let heads = HeadsReader::new(store.clone());
+    let feeder = Feeder::start(store, heads, Bytes::from_static(b"fan"), Arc::default());
+    assert!(!feeder.has_ended());
+    feeder.send(Input::Feed(Broken, vec![("o:a".to_owned(), None)])).await;
+    feeder.ended().await;
+    assert!(feeder.has_ended());
+}
+
+#[tokio::test]
 async fn a_deletion_behind_an_end_is_quiet() {
     let bench = Bench::new().await;
     let id = bench.store.put(&room("a"), "1", true).await;

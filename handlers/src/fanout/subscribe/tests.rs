@@ -43,7 +43,7 @@ impl Bench {
 /// The channels of the hold and their cursors.
 fn held(response: &Response) -> Vec<(&str, Cursor)> {
     let hold = response.hold.as_ref().expect("a hold");
-    hold.channels.iter().map(|(name, cursor)| (name.as_str(), *cursor)).collect()
+    hold.channels.iter().map(|channel| (channel.name.as_str(), channel.cursor)).collect()
 }
 
 #[tokio::test]
@@ -117,6 +117,23 @@ async fn a_reader_that_has_the_end_is_stopped() {
     // Who wants what comes from now on gets the next epoch.
     let response = bench.ask("channel_id=a&last_event_id=$").await;
     assert_eq!(held(&response), [("acme:a", end)]);
+    assert_eq!(answer(&response), (200, &*format!("retry: 500\n\nid: {end}\n\n")));
+}
+
+#[tokio::test]
+async fn from_now_on_is_a_place_that_a_reader_can_come_back_to() {
+    let bench = Bench::new().await;
+    let a = bench.store.put(&room("a"), "1", false).await;
+    let now = bench.ask("channel_id=a&channel_id=b&last_event_id=$").await;
+    assert_eq!(held(&now), [("acme:a", a), ("acme:b", Cursor::START)]);
+    let (_, body) = answer(&now);
+    let id = body.strip_prefix("retry: 500\n\nid: ").unwrap().strip_suffix("\n\n").unwrap();
+    // It breaks off before the first event, and misses none of these.
+    bench.store.put(&room("a"), "2", false).await;
+    bench.store.put(&room("b"), "1", false).await;
+    let again = bench.ask(&format!("channel_id=a&channel_id=b&last_event_id={id}")).await;
+    assert_eq!(held(&again), held(&now));
+    assert_eq!(answer(&again).1, "retry: 500\n\n");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! | `channels` | name | what is kept of it: [`Record`] |
 //! | `messages` | name, 0, message id | the event's id, until when it is remembered |
 //! | `channels` | 0, `floor` | the largest epoch of any log that is gone |
+//! | `channels` | 0, `open` | in which boot of the system the files are open; nothing if they were closed |
 //!
 //! Numbers are u64, big-endian, so that keys are in the order of the log. A name has no zero byte,
 //! so no name's keys are among another's. Values begin with a version byte; an unknown one is an
@@ -23,6 +24,9 @@ const VERSION: u8 = 1;
 
 /// The key of the floor below which no new log's epoch may be.
 pub(super) const FLOOR_KEY: &[u8] = b"\0floor";
+
+/// The key of what says whether the files were closed in order.
+pub(super) const OPEN_KEY: &[u8] = b"\0open";
 
 /// What is kept of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +138,7 @@ pub(super) fn record_of_value(value: &[u8]) -> Result<Record, StoreError> {
         return Ok(Record { active_us, log: None });
     }
     let (born, expires_ms, ended) = (rest.u64()?, rest.u64()?, rest.byte()? == 1);
-    let mut log = Log { born, ended, expires_ms, runs: [].into() };
+    let mut log = Log { born, ended, expires_ms, torn: false, runs: [].into() };
     while !rest.0.is_empty() {
         let (epoch, first, last) = (rest.u64()?, rest.u64()?, rest.u64()?);
         let run = Run { epoch, first, last, prev: rest.cursor()? };
@@ -173,6 +177,19 @@ pub(super) fn floor_value(epoch: u64) -> Vec<u8> {
 /// The floor in that value.
 pub(super) fn floor_of_value(value: &[u8]) -> Result<u64, StoreError> {
     Reader::versioned(value)?.u64()
+}
+
+/// The value that says in which boot the files are open; empty if in none.
+pub(super) fn open_value(boot: &str) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    value.extend_from_slice(boot.as_bytes());
+    value
+}
+
+/// The boot in that value.
+pub(super) fn open_of_value(value: &[u8]) -> Result<&str, StoreError> {
+    let rest = Reader::versioned(value)?;
+    std::str::from_utf8(rest.0).map_err(|_| corrupt("the name of a boot"))
 }
 
 fn put(value: &mut Vec<u8>, number: u64) {

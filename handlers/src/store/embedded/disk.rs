@@ -6,6 +6,10 @@
 //!
 //! A batch is in the operating system's hands when [`Disk::commit`] returns, so that it survives
 //! the end of the process, however that comes; [`Disk::sync`] makes it survive a power loss.
+//!
+//! After a power loss the files may lack what was written last, and nothing in them shows it. So
+//! while they are open they name the boot of the system in which they are; who finds the name of
+//! another one knows that the system went down over them ([`Remains::torn`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +19,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use uuid::Uuid;
 use zhttp::Cursor;
 
-use super::codec::{self, FLOOR_KEY, Record};
+use super::codec::{self, FLOOR_KEY, OPEN_KEY, Record};
 use super::lock::DirectoryLock;
 use crate::store::{
     ChannelName, Gap, Head, OpenError, Range, RangeLimits, StoreError, StoredEvent,
@@ -27,6 +31,12 @@ const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// Size of a memtable, in bytes; there are three keyspaces, each with one that is written and
 /// maybe some that are being written out.
 const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+
+/// Where Linux names its boot: a UUID, another one each time.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The boot of a system that does not name it; never the same as another.
+const BOOT_UNKNOWN: &str = "unknown";
 
 /// Which keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +56,8 @@ pub(super) struct Remains {
     pub(super) floor: u64,
     pub(super) channels: Vec<(ChannelName, Record)>,
     pub(super) messages: Vec<(ChannelName, Uuid, Cursor, u64)>,
+    /// Whether each log may have had more events than are there now.
+    pub(super) torn: bool,
 }
 
 /// The open files.
@@ -66,6 +78,13 @@ pub(super) fn clock() -> Duration {
 /// The time since 1970, in milliseconds.
 pub(super) fn clock_ms() -> u64 {
     u64::try_from(clock().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The boot of the system that runs now.
+fn boot() -> String {
+    let name = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { BOOT_UNKNOWN.to_owned() } else { name.to_owned() }
 }
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
@@ -123,18 +142,34 @@ impl Disk {
         self.database.persist(PersistMode::SyncData).map_err(failure)
     }
 
+    /// Notes, for good, that the files are open, or that they were closed in order.
+    pub(super) fn mark(&self, open: bool) -> Result<(), StoreError> {
+        let value = codec::open_value(&if open { boot() } else { String::new() });
+        self.commit([((Space::Channels, OPEN_KEY.to_vec()), Some(value))].into(), true)
+    }
+
     /// Reads everything but the events.
     pub(super) fn remains(&self) -> Result<Remains, StoreError> {
         let mut remains = Remains::default();
+        let open = self.channels.get(OPEN_KEY).map_err(failure)?;
+        // Without the note it is an old directory, or a new one: then there are no logs to be torn.
+        remains.torn = match &open {
+            Some(value) => {
+                let open_in = codec::open_of_value(value)?;
+                !open_in.is_empty() && (open_in == BOOT_UNKNOWN || open_in != boot())
+            }
+            None => true,
+        };
         for entry in self.channels.iter() {
             let (key, value) = entry.into_inner().map_err(failure)?;
             if *key == *FLOOR_KEY {
                 remains.floor = codec::floor_of_value(&value)?;
-            } else {
+            } else if *key != *OPEN_KEY {
                 let channel = codec::channel_of_key(&key)?;
                 remains.channels.push((channel, codec::record_of_value(&value)?));
             }
         }
+        remains.torn &= remains.channels.iter().any(|(_, record)| record.log.is_some());
         for entry in self.messages.iter() {
             let (key, value) = entry.into_inner().map_err(failure)?;
             let (channel, message_id) = codec::message_of_key(&key)?;

@@ -104,7 +104,10 @@ impl Index {
             floor: remains.floor,
             batch: Batch::new(),
         };
-        for (name, Record { active_us, log }) in remains.channels {
+        for (name, Record { active_us, mut log }) in remains.channels {
+            if let Some(log) = &mut log {
+                log.torn = remains.torn;
+            }
             let due_ms = match &log {
                 Some(log) => log.expires_ms,
                 None => now.ms() + FORGOTTEN_AFTER_MS,
@@ -124,6 +127,12 @@ impl Index {
             }
         }
         index
+    }
+
+    /// Whether there is a log that may lack events and got none since.
+    pub(super) fn is_torn(&self) -> bool {
+        let mut logs = self.channels.values().filter_map(|channel| channel.log.as_ref());
+        logs.any(|log| log.torn)
     }
 
     /// What must be written to disk before any answer since the last call is given.
@@ -160,7 +169,8 @@ impl Index {
         }
         let head = log.map_or(Cursor::START, Log::head_id);
         let ended = log.is_some_and(|log| log.ended);
-        let fenced_off = conditions.fence.is_some_and(|fence| fence != head || ended);
+        let fenced_off =
+            conditions.fence.is_some_and(|fence| fence != head) || (conditions.open && ended);
         if fenced_off || conditions.expect.is_some_and(|expect| expect != head.offset) {
             return Err(AppendError::Conflict { head });
         }
@@ -322,7 +332,7 @@ impl Index {
                     channel: name.clone(),
                     head: log.map_or(Cursor::START, Log::head_id),
                     ended: log.is_some_and(|log| log.ended),
-                    active_ms: active_us / 1000,
+                    active_us: *active_us,
                     expires_ms: log.map_or(0, |log| log.expires_ms),
                 }
             })

@@ -36,6 +36,9 @@ pub(super) struct Log {
     pub(super) ended: bool,
     /// When it is over, in milliseconds since 1970.
     pub(super) expires_ms: u64,
+    /// Whether events behind the newest one may have been lost. Then the log goes on in a new epoch,
+    /// so that no id is used twice. Not on disk: what is read from there says whether it may be so.
+    pub(super) torn: bool,
     /// Oldest first; never empty.
     pub(super) runs: VecDeque<Run>,
 }
@@ -44,7 +47,7 @@ impl Log {
     /// A new log, with its first event.
     pub(super) fn new(epoch: u64, ended: bool) -> Self {
         let run = Run { epoch, first: 1, last: 1, prev: Cursor::START };
-        Log { born: epoch, ended, expires_ms: 0, runs: VecDeque::from([run]) }
+        Log { born: epoch, ended, expires_ms: 0, torn: false, runs: VecDeque::from([run]) }
     }
 
     fn newest(&self) -> &Run {
@@ -71,17 +74,18 @@ impl Log {
         Head { id: self.head_id(), ended: self.ended, oldest_prev }
     }
 
-    /// Adds an event. After an END it begins an epoch, which is the clock's `now_ms` if that is
-    /// larger than the last one.
+    /// Adds an event. After an END, or where events may have been lost, it begins an epoch, which is
+    /// the clock's `now_ms` if that is larger than the last one.
     pub(super) fn push(&mut self, now_ms: u64, end: bool) {
         let head = self.head_id();
-        if self.ended {
+        if self.ended || self.torn {
             let epoch = now_ms.max(head.epoch + 1);
             self.runs.push_back(Run { epoch, first: 1, last: 1, prev: head });
         } else {
             self.runs.back_mut().expect("a log has at least one run").last += 1;
         }
         self.ended = end;
+        self.torn = false;
     }
 
     /// Drops the oldest events until `events_max` are left, at least one; returns their ids.
@@ -118,6 +122,18 @@ mod tests {
     struct Oracle {
         events: Vec<(Cursor, Cursor)>,
         ended: bool,
+    }
+
+    #[test]
+    fn a_torn_log_goes_on_in_a_new_epoch() {
+        let mut log = Log::new(100, false);
+        log.push(100, false);
+        log.torn = true;
+        log.push(90, false);
+        assert_eq!((log.head_id(), log.head_prev()), (Cursor::new(101, 1), Cursor::new(100, 2)));
+        log.push(120, false);
+        assert_eq!(log.head_id(), Cursor::new(101, 2));
+        assert_eq!(log.ids().count(), 4);
     }
 
     proptest! {

@@ -6,7 +6,10 @@
 //! the appends of many small logs into one sequential write, and removes what is trimmed in bulk.
 //!
 //! An acknowledged append is in the operating system's hands, so that it survives the end of the
-//! process in every mode of [`Fsync`]; the mode says what a power loss may take.
+//! process in every mode of [`Fsync`]; the mode says what a power loss may take. What it takes is
+//! gone, but its ids are not used again: a log that may be shorter than it was goes on in a new
+//! epoch, so that readers who have got more than is left are told of a gap and not given other
+//! events under ids that they know.
 
 mod codec;
 mod disk;
@@ -168,6 +171,11 @@ impl Store for EmbeddedStore {
     ) -> Result<bool, StoreError> {
         let channel = channel.clone();
         self.ask(|answer| Operation::Delete { channel, if_head, answer }).await?
+    }
+
+    async fn delete_idle(&self, idle: &Idle) -> Result<bool, StoreError> {
+        // One thread does it all, so nothing comes between the two.
+        self.delete(&idle.channel, Some(idle.head)).await
     }
 
     async fn idle(

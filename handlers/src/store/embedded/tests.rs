@@ -4,6 +4,8 @@
 
 use zhttp::Cursor;
 
+use super::codec::{self, OPEN_KEY};
+use super::disk::Space;
 use crate::store::contract::{
     ALL, append, end_event, event, event_with_id, eventually, head, kept, room,
 };
@@ -79,20 +81,89 @@ async fn what_is_over_leaves_the_disk() {
         store.append(&channel, event_with_id(message), &long).await.unwrap();
     }
     // Nobody asks for them, but the sweep finds them: what stays is the events of the other
-    // channel, the channels' records (until their followers are told) with the floor of epochs,
-    // and at most the message ids that were not over yet at the last append.
+    // channel, the channels' records (until their followers are told) with the floor of epochs
+    // and the note that the files are open, and at most the message ids that were not over yet at the last append.
     eventually("the expired logs are removed", || async {
         let [events, channels, messages] = store.disk.keys();
-        events == 3 && channels == 22 && messages <= 5
+        events == 3 && channels == 23 && messages <= 5
     })
     .await;
     for number in 0..20 {
         let channel = room(&format!("short-{number}"));
         assert!(store.delete(&channel, Some(Cursor::START)).await.unwrap());
     }
-    assert_eq!(store.disk.keys()[1], 2);
+    assert_eq!(store.disk.keys()[1], 3);
     assert!(store.delete(&channel, None).await.unwrap());
-    assert_eq!(store.disk.keys(), [0, 1, 0]);
+    assert_eq!(store.disk.keys(), [0, 2, 0]);
+    store.close().await.unwrap();
+}
+
+/// A directory with a copy of the files, as a process that is killed now would leave them.
+fn killed(directory: &tempfile::TempDir) -> tempfile::TempDir {
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    let copied = tempfile::tempdir().unwrap();
+    copy(directory.path(), copied.path());
+    copied
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_kill_a_log_goes_on_in_its_epoch() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory, Fsync::Never).await;
+    let channel = room("killed");
+    let first = append(&store, &channel, event("1")).await;
+    let directory = killed(&directory);
+    store.close().await.unwrap();
+    // Nothing was lost, if the system names its boots.
+    let store = open(&directory, Fsync::Never).await;
+    let second = append(&store, &channel, event("2")).await;
+    assert_eq!(second == first.plus(1), cfg!(target_os = "linux"));
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_power_loss_no_id_is_used_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory, Fsync::default()).await;
+    let (channel, quiet) = (room("torn"), room("quiet"));
+    let left = append(&store, &channel, event("left")).await;
+    let quiet_left = append(&store, &quiet, event("left")).await;
+    let note = codec::open_value("another boot");
+    store.disk.commit([((Space::Channels, OPEN_KEY.to_vec()), Some(note))].into(), true).unwrap();
+    // What comes now is what the disk never got.
+    let directory = killed(&directory);
+    let lost = append(&store, &channel, event("lost")).await;
+    let quiet_lost = append(&store, &quiet, event("lost")).await;
+    store.close().await.unwrap();
+
+    let store = open(&directory, Fsync::default()).await;
+    assert_eq!(head(&store, &channel).await.id, left);
+    let new = append(&store, &channel, event("new")).await;
+    assert!(new.epoch > lost.epoch && new.offset == 1, "{new}");
+    assert_eq!(append(&store, &channel, event("newer")).await, new.plus(1));
+    // Who had no more than is left misses nothing; who had more is told.
+    let range = store.range(&channel, left, ALL).await.unwrap();
+    assert_eq!((range.gap, range.events[0].prev), (None, left));
+    let range = store.range(&channel, lost, ALL).await.unwrap();
+    assert_eq!((range.gap.unwrap().first, range.events.len()), (new, 2));
+    store.close().await.unwrap();
+
+    // It holds for a log that only the next process appends to, too.
+    let store = open(&directory, Fsync::default()).await;
+    assert_eq!(head(&store, &quiet).await.id, quiet_left);
+    let new = append(&store, &quiet, event("new")).await;
+    assert!(new.epoch > quiet_lost.epoch, "{new}");
     store.close().await.unwrap();
 }
 

@@ -103,7 +103,15 @@ impl Writer {
         followers: Arc<Followers>,
         fsync: Fsync,
     ) -> Result<Self, StoreError> {
-        let index = Index::new(now(), disk.remains()?);
+        let remains = disk.remains()?;
+        if remains.torn {
+            // The note stays as it is until every log has gone on or is over: should this process
+            // end before that, the next one must know it as well.
+            tracing::warn!("the system went down over the data directory; logs begin new epochs");
+        } else {
+            disk.mark(true)?;
+        }
+        let index = Index::new(now(), remains);
         Ok(Writer { disk, index, followers, fsync, unsynced: false, failed: None })
     }
 
@@ -155,6 +163,12 @@ impl Writer {
     ) {
         drop(operations);
         self.sync();
+        if self.failed.is_none()
+            && !self.index.is_torn()
+            && let Err(error) = self.disk.mark(false)
+        {
+            self.fail(error);
+        }
         let outcome = self.failed.take().map_or(Ok(()), Err);
         drop(self);
         if let Some(answer) = answer {

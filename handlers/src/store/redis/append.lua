@@ -8,7 +8,7 @@
 --       6 dedup   string: the id of the event with this message id; absent without one
 -- ARGV  1 kind  2 end (0, 1)  3 data  4 expected offset or ''  5 fence or ''
 --       6 messages in a rate window or ''  7 the window in ms
---       8 ttl in ms  9 dedup ttl in ms  10 history max
+--       8 ttl in ms  9 dedup ttl in ms  10 history max  11 must not have ended (0, 1)
 -- Returns {0, id}: appended · {1, id}: a duplicate · {2, head}: conflict · {3, ms}: rate limited
 --
 -- The first write is the XADD: should the server refuse writes (out of memory), nothing was done.
@@ -38,7 +38,8 @@ if dedup and dedup_ttl > 0 and epoch then
 end
 
 if expect ~= '' and tonumber(expect) ~= (offset or 0) then return {2, head} end
-if fence ~= '' and (fence ~= head or ended) then return {2, head} end
+if fence ~= '' and fence ~= head then return {2, head} end
+if ended and ARGV[11] == '1' then return {2, head} end
 
 local used = 0
 if rate_max then

@@ -10,6 +10,7 @@
 //! reads it back.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -121,34 +122,31 @@ impl Follower {
     /// Serves commands until the connection is lost or the reader is gone.
     async fn serve(&mut self, session: &mut Session) -> Over {
         let mut commands = Vec::with_capacity(CHANNELS_PER_COMMAND_MAX);
+        // One for all turns: commands that change nothing ask the server for nothing, and however
+        // often they come they must not begin its wait anew.
+        let mut lost = pin!(lost(session.connection.clone(), Arc::clone(&session.disconnected)));
         loop {
             let FollowTask { commands: waiting, queue } = &mut self.task;
             tokio::select! {
                 count = waiting.recv_many(&mut commands, CHANNELS_PER_COMMAND_MAX) => {
                     if count == 0 {
-                        return self.serve_without_commands(session).await;
+                        return self.serve_without_commands(lost).await;
                     }
                     if let Err(why) = self.handle_commands(session, &mut commands).await {
                         return Over::Lost(why);
                     }
                 }
-                lost = silence_or_loss(session) => if let Err(why) = lost {
-                    return Over::Lost(why);
-                },
+                why = &mut lost => return Over::Lost(why),
                 () = queue.closed() => return Over::Closed,
             }
         }
     }
 
     /// All handles are gone, but what is followed already still is.
-    async fn serve_without_commands(&mut self, session: &mut Session) -> Over {
-        loop {
-            tokio::select! {
-                lost = silence_or_loss(session) => if let Err(why) = lost {
-                    return Over::Lost(why);
-                },
-                () = self.task.queue.closed() => return Over::Closed,
-            }
+    async fn serve_without_commands(&self, lost: impl Future<Output = StoreError>) -> Over {
+        tokio::select! {
+            why = lost => Over::Lost(why),
+            () = self.task.queue.closed() => Over::Closed,
         }
     }
 
@@ -207,14 +205,18 @@ impl Follower {
     }
 }
 
-/// Waits for a disconnection, or one ping interval, after which the connection must answer.
-async fn silence_or_loss(session: &mut Session) -> Result<(), StoreError> {
-    tokio::select! {
-        () = session.disconnected.notified() => {
-            Err(StoreError::Unavailable("Redis: the connection is lost".to_owned()))
-        }
-        () = tokio::time::sleep(PING_INTERVAL) => {
-            redis::cmd("PING").exec_async(&mut session.connection).await.map_err(failure)
+/// Waits for the loss of a connection: it says so, or does not answer a ping.
+async fn lost(mut connection: MultiplexedConnection, disconnected: Arc<Notify>) -> StoreError {
+    loop {
+        tokio::select! {
+            () = disconnected.notified() => {
+                return StoreError::Unavailable("Redis: the connection is lost".to_owned());
+            }
+            () = tokio::time::sleep(PING_INTERVAL) => {
+                if let Err(error) = redis::cmd("PING").exec_async(&mut connection).await {
+                    return failure(error);
+                }
+            }
         }
     }
 }

@@ -76,10 +76,10 @@ impl RedisStore {
             failure(error)
         };
         let mut pipeline = redis::pipe();
-        for command in &commands {
-            pipeline.add_command(command.clone());
+        for command in commands {
+            pipeline.add_command(command);
         }
-        let pipeline = pipeline.ignore_errors();
+        pipeline.ignore_errors();
         let mut answers: Vec<RedisResult<Value>> =
             pipeline.query_async(&mut connection).await.map_err(report)?;
         if !answers.iter().any(is_no_script) {
@@ -88,7 +88,7 @@ impl RedisStore {
         // The server forgot its scripts. What it answered so was not executed, and only that is
         // repeated.
         self.scripts.load().exec_async(&mut connection).await.map_err(report)?;
-        for (answer, command) in answers.iter_mut().zip(&commands) {
+        for (answer, command) in answers.iter_mut().zip(pipeline.cmd_iter()) {
             if is_no_script(answer) {
                 *answer = command.query_async(&mut connection).await;
             }
@@ -160,21 +160,18 @@ impl Store for RedisStore {
         channel: &ChannelName,
         if_head: Option<Cursor>,
     ) -> Result<bool, StoreError> {
-        let mut score = redis::cmd("ZSCORE");
-        score.arg(index_key(channel.shard())).arg(channel.as_str());
-        let delete = self.scripts.delete(channel, if_head);
-        let mut answers = self.send(vec![score, delete]).await?;
-        let (deleted, score) = (answers.pop(), answers.pop());
-        let deleted = deleted.ok_or_else(|| corrupt("no answer"))?.map_err(failure)?;
-        if !scripts::value::<bool>(deleted)? {
-            return Ok(false);
+        scripts::value(self.send_one(self.scripts.delete(channel, if_head)).await?)
+    }
+
+    async fn delete_idle(&self, idle: &Idle) -> Result<bool, StoreError> {
+        let Idle { channel, head, active_us, .. } = idle;
+        let deleted = self.delete(channel, Some(*head)).await?;
+        if deleted {
+            // Compared with what was listed, before anything else: an append that comes while this
+            // goes on has touched the index already, or does so later than this.
+            self.send_one(self.scripts.untouch(channel, *active_us)).await?;
         }
-        let score = score.ok_or_else(|| corrupt("no answer"))?.map_err(failure)?;
-        // RESP3 has the score as a double; below 2^53 its text is exact.
-        if let Some(score) = scripts::value::<Option<f64>>(score)? {
-            self.send_one(self.scripts.untouch(channel, &format!("{score:.0}"))).await?;
-        }
-        Ok(true)
+        Ok(deleted)
     }
 
     async fn idle(
@@ -190,7 +187,8 @@ impl Store for RedisStore {
         let mut channels = Vec::with_capacity(listed.len());
         for (name, score) in &listed {
             let channel = ChannelName::parse(name).map_err(|error| corrupt(&error.to_string()))?;
-            channels.push((channel, (*score / 1000.0) as u64));
+            // Below 2^53, so exact as a double.
+            channels.push((channel, *score as u64));
         }
         let fields = |(channel, _): &(ChannelName, u64)| {
             let mut command = redis::cmd("HMGET");
@@ -200,11 +198,11 @@ impl Store for RedisStore {
         };
         let answers = self.send(channels.iter().map(fields).collect()).await?;
         let mut idle = Vec::with_capacity(channels.len());
-        for ((channel, active_ms), answer) in channels.into_iter().zip(answers) {
+        for ((channel, active_us), answer) in channels.into_iter().zip(answers) {
             let known: [Option<u64>; 4] = scripts::value(answer.map_err(failure)?)?;
             let [epoch, offset, ended, expires_ms] = known.map(Option::unwrap_or_default);
             let head = Cursor::new(epoch, offset);
-            idle.push(Idle { channel, head, ended: ended == 1, active_ms, expires_ms });
+            idle.push(Idle { channel, head, ended: ended == 1, active_us, expires_ms });
         }
         Ok(idle)
     }

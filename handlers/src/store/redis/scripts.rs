@@ -97,7 +97,8 @@ impl Scripts {
             .arg(conditions.rate.map_or(1, |rate| rate.per_ms.max(1)))
             .arg(retention.ttl_ms(event.end))
             .arg(retention.dedup_ttl_ms)
-            .arg(retention.events_max());
+            .arg(retention.events_max())
+            .arg(u8::from(conditions.open));
         command
     }
 
@@ -131,9 +132,9 @@ impl Scripts {
         command
     }
 
-    pub(super) fn untouch(&self, channel: &ChannelName, score: &str) -> Cmd {
+    pub(super) fn untouch(&self, channel: &ChannelName, active_us: u64) -> Cmd {
         let mut command = self.untouch.call(&[&index_key(channel.shard())]);
-        command.arg(channel.as_str()).arg(score);
+        command.arg(channel.as_str()).arg(active_us);
         command
     }
 
@@ -240,9 +241,9 @@ pub(super) fn range(reply: Value, after: Cursor) -> Result<Range, StoreError> {
     if parts.is_empty() {
         return Ok(Range::default());
     }
-    let [id, ended, born, oldest, entries]: [Value; 5] =
+    let [id, ended, oldest, prev, born, entries]: [Value; 6] =
         parts.try_into().map_err(|_| corrupt("a range of another shape"))?;
-    let head = known_head(id, ended, oldest)?;
+    let head = known_head([id, ended, oldest, prev])?;
     let born: u64 = value(born)?;
     let entries: Vec<Value> = value(entries)?;
     let events = entries.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
@@ -256,18 +257,29 @@ pub(super) fn head(reply: Value) -> Result<Head, StoreError> {
     if parts.is_empty() {
         return Ok(Head::default());
     }
-    let [id, ended, oldest]: [Value; 3] =
-        parts.try_into().map_err(|_| corrupt("a head of another shape"))?;
-    known_head(id, ended, oldest)
+    known_head(parts.try_into().map_err(|_| corrupt("a head of another shape"))?)
 }
 
-fn known_head(id: Value, ended: Value, oldest: Value) -> Result<Head, StoreError> {
-    let id = cursor(&value::<Vec<u8>>(id)?)?;
-    let ended = value::<Vec<u8>>(ended)? == b"1";
-    // Without any entry (the stream was evicted) a reader can only begin at the head.
-    let nothing_kept = matches!(&oldest, Value::Array(parts) if parts.is_empty());
-    let oldest_prev = if nothing_kept { id } else { entry(oldest)?.prev };
+/// The id of the head, whether it is an END, the id of the oldest entry, and its field `prev`.
+fn known_head(parts: [Value; 4]) -> Result<Head, StoreError> {
+    let [id, ended, oldest, prev] = parts.map(value::<Vec<u8>>);
+    let (id, ended) = (cursor(&id?)?, ended? == b"1");
+    let oldest_prev = match (&oldest?[..], &prev?[..]) {
+        // Without any entry (the stream was evicted) a reader can only begin at the head.
+        (b"", _) => id,
+        (oldest, b"") => {
+            let oldest = cursor(oldest)?;
+            before(oldest).ok_or_else(|| corrupt(&format!("event {oldest} lacks a field")))?
+        }
+        (_, prev) => cursor(prev)?,
+    };
     Ok(Head { id, ended, oldest_prev })
+}
+
+/// The event before one that is not the first of its epoch.
+fn before(id: Cursor) -> Option<Cursor> {
+    let offset = id.offset.checked_sub(1).filter(|offset| *offset > 0)?;
+    Some(Cursor::new(id.epoch, offset))
 }
 
 /// Reads an entry of the stream, `[id, [name, value, …]]`.
@@ -285,10 +297,7 @@ fn entry(reply: Value) -> Result<StoredEvent, StoreError> {
             _ => {}
         }
     }
-    let prev = prev.or_else(|| {
-        let before = id.offset.checked_sub(1).filter(|offset| *offset > 0)?;
-        Some(Cursor::new(id.epoch, before))
-    });
+    let prev = prev.or_else(|| before(id));
     match (kind, end, data, prev) {
         (Some(kind), Some(end), Some(data), Some(prev)) => {
             Ok(StoredEvent { id, prev, end, kind, data })
@@ -348,6 +357,20 @@ mod tests {
         for bad in ["", "X", "E", "E 17-1 16-3 1 c", "E 17 16-3 1 c\n", "E 17-1 16-3 1 x\n{}"] {
             assert_eq!(announcement(bad.as_bytes().to_vec()), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_head_is_read_without_its_oldest_event() {
+        let reply = |parts: [&str; 4]| {
+            let texts = parts.map(|text| Value::BulkString(text.as_bytes().to_vec()));
+            head(Value::Array(texts.to_vec()))
+        };
+        let id = Cursor::new(17, 9);
+        let known = |oldest_prev| Ok(Head { id, ended: false, oldest_prev });
+        assert_eq!(reply(["17-9", "0", "17-4", ""]), known(Cursor::new(17, 3)));
+        assert_eq!(reply(["17-9", "0", "17-1", "16-2"]), known(Cursor::new(16, 2)));
+        assert_eq!(reply(["17-9", "0", "", ""]), known(id));
+        assert!(reply(["17-9", "0", "17-1", ""]).is_err());
     }
 
     #[test]

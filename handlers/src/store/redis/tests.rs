@@ -141,6 +141,31 @@ async fn a_server_that_hangs_is_given_up_and_taken_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_notices_a_server_that_hangs_however_busy_it_is() {
+    let server = RedisServer::start().await;
+    let store = server.open().await;
+    let channel = room("hangs");
+    let (handle, mut stream) = store.follow();
+    handle.add(channel.clone()).await.unwrap();
+    signal(&server, "-STOP");
+    // It is followed already, so this asks the server for nothing.
+    let busy = async {
+        loop {
+            let _ = handle.add(channel.clone()).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = busy => {}
+        followed = tokio::time::timeout(AT_ONCE, stream.next()) => {
+            assert_eq!(followed, Ok(Some(Followed::Interrupted)));
+        }
+    }
+    signal(&server, "-CONT");
+    assert_eq!(stream.next().await, Some(Followed::Restored));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_ours_is_reported_and_not_touched() {
     let server = RedisServer::start().await;
     let store = server.open().await;
@@ -157,4 +182,24 @@ async fn what_is_not_ours_is_reported_and_not_touched() {
     let value: String = ::redis::cmd("GET").arg(key).query_async(&mut connection).await.unwrap();
     assert_eq!(value, "mine");
     assert_eq!(store.ping().await, Ok(()));
+}
+
+/// The index is elsewhere than the log on a cluster, so an append is two commands: one that touches
+/// the index, then the append. Here a deletion gets between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_between_the_two_steps_of_an_append_leaves_the_channel_listed() {
+    let server = RedisServer::start().await;
+    let store = server.open().await;
+    let channel = room("crossed");
+    append(&store, &channel, event("x")).await;
+    let before_ms = store.now_ms().await.unwrap() + 60_000;
+    let idle = store.idle(channel.shard(), before_ms, 10).await.unwrap().remove(0);
+
+    store.send_one(store.scripts.touch(&channel)).await.unwrap();
+    assert!(store.delete_idle(&idle).await.unwrap());
+    let append = store.scripts.append(&channel, &event("y"), &Conditions::default());
+    store.send_one(append).await.unwrap();
+    let listed = store.idle(channel.shard(), before_ms, 10).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].head, head(&store, &channel).await.id);
 }

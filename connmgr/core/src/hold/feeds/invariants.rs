@@ -1,6 +1,6 @@
 //! What is always true of [`Feeds`], for tests and the simulation: called after each step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Feeds, Timer};
 
@@ -14,6 +14,14 @@ impl Feeds {
     /// They do not.
     #[doc(hidden)]
     pub fn check_invariants(&self) {
+        let mut waiting: BTreeSet<_> = self.unplaced.iter().collect();
+        for feeder in self.feeders.values() {
+            waiting.extend(&feeder.waiting);
+            let has_room = feeder.in_flight < self.config.ranges_in_flight_max;
+            assert!(!has_room || feeder.waiting.is_empty(), "where there is room, nothing waits");
+        }
+        assert!(self.stirred.is_empty(), "every change was looked at");
+        assert!(self.unplaced.is_empty() || self.feeders.is_empty(), "a range has its feeder");
         let mut in_flight = BTreeMap::new();
         let (mut tails_bytes, mut timers) = (0, 0);
         for key in self.channels.keys() {
@@ -36,7 +44,7 @@ impl Feeds {
                         timer(*due, Timer::Range(key, *after));
                     }
                     None => {
-                        assert!(self.waiting.contains(&(key, *after)), "a range has its turn");
+                        assert!(waiting.contains(&(key, *after)), "a range has its turn");
                     }
                 }
             }

@@ -117,7 +117,9 @@ fn a_channel_lingers_for_those_who_come_back() {
     open(&mut feeds, LINGER_MS, 1, "o:a");
     assert_eq!(outputs(&mut feeds), ["worker 1 head 5-3"]);
     feeds.handle_head(LINGER_MS, b"f", "o:a", at(3));
-    assert_eq!(outputs(&mut feeds), ["worker 1 head 5-3"]);
+    assert_eq!(outputs(&mut feeds), Vec::<String>::new(), "nothing new");
+    feeds.handle_head(LINGER_MS, b"f", "o:a", at(4));
+    assert_eq!(outputs(&mut feeds), ["worker 1 head 5-4"]);
     feeds.handle_want(LINGER_MS + 50, 1, Want::Close("o:a".into()));
     feeds.handle_timeout(LINGER_MS + 100);
     assert_eq!(feeds.channels(), 1, "the time begins anew");
@@ -139,7 +141,7 @@ fn a_feed_is_repeated_until_it_is_answered_and_after_a_long_silence() {
     assert_eq!(outputs(&mut feeds), ["worker 0 head 5-2", "feed f o:a@5-2"], "another answered");
     feeds.handle_head(5000, b"f", "o:a", at(2));
     feeds.handle_timeout(3 * TIMEOUT_MS);
-    assert_eq!(outputs(&mut feeds), ["worker 0 head 5-2"]);
+    assert_eq!(outputs(&mut feeds), Vec::<String>::new());
     feeds.handle_events(9000, b"f", &run("o:a", at(2), None, 1, false));
     outputs(&mut feeds);
     feeds.handle_timeout(5000 + SILENCE_MS);
@@ -189,6 +191,38 @@ fn ranges_in_flight_are_bounded() {
     };
     feeds.handle_gap(1, &Arc::new(gap));
     assert_eq!(outputs(&mut feeds), ["worker 0 gap 5-8"], "it answers those that wait, too");
+}
+
+#[test]
+fn who_has_no_room_keeps_nobody_else_waiting() {
+    let mut feeds = feeds();
+    for name in ["f", "g"] {
+        feeds.handle_joined(0, &id(name));
+    }
+    let names: Vec<String> = (0..10_000).map(|index| format!("o:{index}")).collect();
+    for name in &names {
+        open(&mut feeds, 0, 0, name);
+        feeds.handle_want(0, 0, Want::Range(name.as_str().into(), at(1)));
+    }
+    let said = outputs(&mut feeds);
+    let asked = |said: &[String]| said.iter().filter(|said| said.starts_with("range")).count();
+    assert_eq!(asked(&said), 4, "as many as fit");
+    // Heads of each, with as many ranges that wait, end none of them.
+    for name in &names {
+        feeds.handle_head(1, b"f", name, at(9));
+    }
+    assert_eq!(asked(&outputs(&mut feeds)), 0);
+    // One answers: it alone gets the next.
+    let answered = said.iter().find_map(|said| said.strip_prefix("range f ")).unwrap();
+    let name = answered.split(' ').next().unwrap();
+    feeds.handle_events(2, b"f", &run(name, at(1), None, 8, false));
+    let said = outputs(&mut feeds);
+    assert_eq!((asked(&said), said.last().unwrap().starts_with("range f")), (1, true), "{said:?}");
+    // When it is gone, the other one gets all, as it has room.
+    feeds.handle_left(3, &id("f"));
+    assert_eq!(asked(&outputs(&mut feeds)), 0);
+    feeds.handle_timeout(TIMEOUT_MS);
+    assert_eq!(asked(&outputs(&mut feeds)), 2, "those that are late make room");
 }
 
 #[test]

@@ -1,19 +1,30 @@
 //! What is written next: fan-outs a slice at a time, catch-ups, and gaps.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use zhttp::{Cursor, composite};
+use zhttp::Cursor;
+use zhttp::composite::HashedNames;
 
-use super::super::channel::{Fanout, Place};
-use super::super::run::Run;
-use super::super::sse::{self, Block};
-use super::super::{MissingRun, Shared};
+use super::super::MissingRun;
+use super::super::batch::{Batch, Entry};
+use super::super::catchup::Next;
+use super::super::channel::Place;
+use super::super::sse;
 use super::{Delivery, DeliveryBytes, HoldKey, Job, Members};
 use crate::slab::{Key, NONE};
 
-/// Deliveries to one channel before another has its turn.
+/// Members that one job looks at before another has its turn, those who get nothing among them.
 const SLICE_MEMBERS: u32 = 64;
+
+/// What a job did.
+enum Step {
+    /// It wrote to a member.
+    Write(Delivery),
+    /// It looked at a member who gets nothing.
+    Pass,
+    /// It is done with this channel.
+    Over(Key),
+}
 
 impl Members {
     /// Whether [`Members::poll_delivery`] has something to say.
@@ -25,146 +36,116 @@ impl Members {
     /// call. `None` when nothing is due.
     pub fn poll_delivery(&mut self) -> Option<Delivery> {
         loop {
-            let delivery = match self.jobs.front()? {
-                Job::Fanout(channel) => {
-                    let channel = *channel;
-                    match self.next_due(channel) {
-                        Some((index, fanout)) => {
-                            let delivery = self.deliver_fanout(index, &fanout);
-                            self.restore_fanout(channel, fanout);
-                            delivery
-                        }
-                        None => {
-                            self.jobs.pop_front();
-                            self.slice_members = 0;
-                            self.settle(channel);
-                            continue;
-                        }
+            let step = match self.jobs.front()? {
+                Job::Fanout(channel) => self.step_fanout(*channel),
+                Job::Catchup(channel) => self.step_catchup(*channel),
+                Job::Finish(hold) => {
+                    let delivery = self.deliver_end(*hold);
+                    self.end_turn();
+                    self.jobs.pop_front();
+                    if delivery.is_some() {
+                        return delivery;
                     }
+                    continue;
                 }
-                Job::Catchup(..) | Job::Gap(..) | Job::Finish(_) => match self.jobs.pop_front()? {
-                    Job::Catchup(channel, member, run, block) => {
-                        let place = self.catchup_place(channel, member);
-                        place.and_then(|place| self.deliver_catchup(place, &run, &block))
-                    }
-                    Job::Gap(channel, member, gap) => {
-                        let place = self.catchup_place(channel, member);
-                        place.and_then(|place| self.deliver_gap(place, &gap))
-                    }
-                    Job::Finish(hold) => self.deliver_end(hold),
-                    Job::Fanout(_) => unreachable!("matched above"),
-                },
             };
-            if delivery.is_some() {
-                return delivery;
+            match step {
+                Step::Write(delivery) => {
+                    self.count_step();
+                    return Some(delivery);
+                }
+                Step::Pass => self.count_step(),
+                Step::Over(channel) => {
+                    self.end_turn();
+                    self.jobs.pop_front();
+                    self.settle(channel);
+                }
             }
         }
     }
 
-    /// The next member of a fan-out, with the fan-out taken out of its channel.
-    fn next_due(&mut self, key: Key) -> Option<(u32, Box<Fanout>)> {
-        let channel = self.channels.get_mut(key)?;
-        let mut fanout = channel.fanout.take()?;
-        let index = fanout.due.pop()?;
-        Some((index, fanout))
-    }
-
-    /// Puts a fan-out back, and lets another channel have its turn if the slice is over.
-    fn restore_fanout(&mut self, key: Key, fanout: Box<Fanout>) {
-        self.channels[key.index].fanout = Some(fanout);
+    /// Lets another job have its turn if the slice of the first is over.
+    fn count_step(&mut self) {
         self.slice_members += 1;
         if self.slice_members >= SLICE_MEMBERS {
-            self.slice_members = 0;
+            self.end_turn();
             self.jobs.rotate_left(1);
         }
     }
 
-    fn deliver_fanout(&mut self, index: u32, fanout: &Fanout) -> Option<Delivery> {
+    fn end_turn(&mut self) {
+        self.slice_members = 0;
+    }
+
+    fn step_fanout(&mut self, key: Key) -> Step {
+        let fanout = self.channels.get_mut(key).and_then(|channel| channel.fanout.as_mut());
+        let Some(fanout) = fanout else { return Step::Over(key) };
+        let Some(index) = fanout.due.pop() else { return Step::Over(key) };
+        let (from, batch) = (fanout.from, Rc::clone(&fanout.batch));
         let member = &mut self.members[index];
         if self.holds[member.hold].blocked {
-            member.place = Place::Stalled(fanout.from);
-            return None;
+            member.place = Place::Stalled(from);
+            return Step::Pass;
         }
         member.place = self.channels[member.channel].join_live(index);
-        let shared = (Rc::clone(fanout.block.bytes()), 0);
-        Some(self.delivery(index, &fanout.runs, shared, fanout.end))
+        Step::Write(self.delivery(index, &batch, batch.start()))
     }
 
-    fn deliver_catchup(
-        &mut self,
-        (index, cursor): (u32, Cursor),
-        run: &Arc<Run>,
-        block: &Block,
-    ) -> Option<Delivery> {
-        let skip = run.index_after(cursor)?;
-        self.displace(index);
-        self.place(index, run.last());
-        let shared = (Rc::clone(block.bytes()), block.start_of(skip));
-        let end = run.events().last().is_some_and(|event| event.end);
-        Some(self.delivery(index, &[(Arc::clone(run), skip)], shared, end))
-    }
-
-    fn deliver_gap(
-        &mut self,
-        (index, cursor): (u32, Cursor),
-        gap: &MissingRun,
-    ) -> Option<Delivery> {
-        if !gap.concerns(cursor) {
-            return None;
+    fn step_catchup(&mut self, key: Key) -> Step {
+        let Some(channel) = self.channels.get_mut(key) else { return Step::Over(key) };
+        match channel.catchups.next(&channel.behind) {
+            Next::Events(index, batch, entry) => {
+                self.displace(index);
+                self.place(index, batch.last());
+                Step::Write(self.delivery(index, &batch, entry))
+            }
+            Next::Gap(index, cursor, gap) => Step::Write(self.deliver_gap((index, cursor), &gap)),
+            Next::Nobody => Step::Pass,
+            Next::Nothing => Step::Over(key),
         }
+    }
+
+    fn deliver_gap(&mut self, (index, cursor): (u32, Cursor), gap: &MissingRun) -> Delivery {
         self.displace(index);
         self.place(index, gap.resume());
         self.reopen(index);
         let data = sse::gap_data(gap, cursor);
         let mut out = Vec::with_capacity(data.len() + 64);
-        let id = self.event_id(index, gap.resume());
+        self.hash_names(self.members[index].hold);
+        let mut id = Vec::new();
+        self.write_event_id(index, gap.resume(), &mut id);
         sse::write_event(&mut out, sse::CONTROL, &id, data.as_bytes());
-        Some(self.own_delivery(index, out, false))
+        self.own_delivery(index, out, false)
     }
 
-    /// Finishes a hold whose last open channel was taken from it, if that is still so.
+    /// Finishes a hold that has no open channel, if that is still so.
     fn deliver_end(&self, key: HoldKey) -> Option<Delivery> {
         let hold = self.holds.get(key).filter(|hold| hold.open == 0 && hold.members != NONE)?;
         let bytes = DeliveryBytes::Own(Vec::new());
         Some(Delivery { hold: key, connection: hold.connection, bytes, end: true })
     }
 
-    /// A member whose catch-up has its turn, if it still stands behind.
-    fn catchup_place(&mut self, channel: Key, member: Key) -> Option<(u32, Cursor)> {
-        self.channels.get_mut(channel)?.catchups -= 1;
-        self.settle(channel);
-        match self.members.get(member)?.place {
-            Place::Behind(cursor) => Some((member.index, cursor)),
-            Place::Listed { .. } | Place::Stalled(_) => None,
-        }
-    }
-
-    /// The delivery of these runs to a member that has just been moved behind them.
-    fn delivery(
-        &mut self,
-        index: u32,
-        runs: &[(Arc<Run>, usize)],
-        (bytes, start): (Shared, usize),
-        end: bool,
-    ) -> Delivery {
+    /// The delivery of a batch from some place on, to a member that has just been moved behind it.
+    fn delivery(&mut self, index: u32, batch: &Batch, entry: Entry) -> Delivery {
         self.reopen(index);
+        let (shared, start) = batch.rendered_from(entry);
         if self.members[index].next == NONE && self.holds[self.members[index].hold].members == index
         {
             let hold = self.members[index].hold;
             let connection = self.holds[hold].connection;
-            let finished = end && self.finish(index);
+            let finished = batch.ends() && self.finish(index);
             let hold = self.holds.key_at(hold).expect("members have a hold");
-            let bytes = DeliveryBytes::Shared(bytes, start);
+            let bytes = DeliveryBytes::Shared(shared, start);
             return Delivery { hold, connection, bytes, end: finished };
         }
-        let mut out = Vec::with_capacity(bytes.len() - start);
-        for (run, skip) in runs {
-            for (offset, event) in run.events().iter().enumerate().skip(*skip) {
-                let id = self.event_id(index, run.id(offset));
-                sse::write_event(&mut out, event.kind(), &id, &event.data);
-            }
+        self.hash_names(self.members[index].hold);
+        let mut out = Vec::with_capacity(shared.len() - start);
+        let mut id = Vec::new();
+        for (cursor, event) in batch.events_from(entry) {
+            self.write_event_id(index, cursor, &mut id);
+            sse::write_event(&mut out, event.kind(), &id, &event.data);
         }
-        let finished = end && self.finish(index);
+        let finished = batch.ends() && self.finish(index);
         self.own_delivery(index, out, finished)
     }
 
@@ -178,24 +159,33 @@ impl Members {
         }
     }
 
-    /// The id that a connection gets with an event of one of its channels: the cursor, or all its
-    /// cursors.
-    fn event_id(&self, index: u32, cursor: Cursor) -> Vec<u8> {
-        let mut out = Vec::new();
-        let first = self.holds[self.members[index].hold].members;
-        if self.members[first].next == NONE {
-            sse::write_cursor(&mut out, cursor);
-            return out;
+    /// Writes the id that a connection gets with an event of one of its channels: the cursor, or all
+    /// its cursors.
+    fn write_event_id(&self, index: u32, cursor: Cursor, out: &mut Vec<u8>) {
+        out.clear();
+        let hold = &self.holds[self.members[index].hold];
+        if self.members[hold.members].next == NONE {
+            return sse::write_cursor(out, cursor);
         }
-        let cursors = self.chain(first).map(|other| {
-            let member = &self.members[other];
-            let cursor = if other == index { cursor } else { self.cursor(member) };
-            (&*self.channels[member.channel].name, cursor)
-        });
-        // Without room for all its cursors the event has no id (H-64), and the client's last one
+        let cursors = self
+            .chain(hold.members)
+            .map(|other| if other == index { cursor } else { self.cursor(&self.members[other]) });
+        // Without room for all its cursors the event has no id (H-73), and the client's last one
         // stays: it may get events again, but misses none.
-        let _ = composite::encode(cursors, &mut out);
-        out
+        let _ = hold.names.as_ref().map(|names| names.encode(cursors, out));
+    }
+
+    /// Hashes the names of a hold with several channels, if they have changed.
+    fn hash_names(&mut self, hold: u32) {
+        let entry = &self.holds[hold];
+        if entry.names.is_some() || self.members[entry.members].next == NONE {
+            return;
+        }
+        let names = self
+            .chain(entry.members)
+            .map(|member| &*self.channels[self.members[member].channel].name);
+        let names = HashedNames::new(names).ok().map(Box::new);
+        self.holds[hold].names = names;
     }
 
     /// A member has got the end of its channel. Says whether its connection has got them all.

@@ -23,7 +23,7 @@ fn connection(index: u32) -> Key {
 }
 
 fn open(members: &mut Members, index: u32, channels: &[(&str, Cursor)]) -> HoldKey {
-    members.open(connection(index), channels.iter().copied())
+    members.open(connection(index), channels.iter().map(|&channel| channel.into()))
 }
 
 fn head(members: &mut Members, channel: &str, cursor: Cursor) {
@@ -157,7 +157,7 @@ fn behind_to_stalled_to_live() {
     members.handle_blocked(slow);
     events(&mut members, "o:a", 2, 2, false);
     assert_eq!(all(&mut members), []);
-    members.add(slow, "o:b", at(1));
+    members.add(slow, ("o:b", at(1)).into());
     events(&mut members, "o:b", 1, 1, false);
     assert_eq!(all(&mut members), [], "nor from a channel that it reads since");
     wants(&mut members, 0);
@@ -186,6 +186,99 @@ fn a_fan_out_goes_in_slices_and_gathers_what_comes_meanwhile() {
     assert_eq!(rest.len(), 136 + 200);
     assert!(rest[..136].iter().all(|(_, said, _)| said == "5-1"));
     assert!(rest[136..].iter().all(|(_, said, _)| said == "5-2 5-3"), "in one write");
+}
+
+#[test]
+fn a_busy_channel_holds_up_nobodys_questions() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:busy", at(0))]);
+    wants(&mut members, 0);
+    head(&mut members, "o:busy", at(0));
+    events(&mut members, "o:busy", 0, 1, false);
+    open(&mut members, 2, &[("o:a", at(1))]);
+    assert!(members.has_deliveries());
+    assert_eq!(wants(&mut members, 0), [Want::Open("o:a".into())]);
+    head(&mut members, "o:a", at(2));
+    assert_eq!(wants(&mut members, 0), [range(at(1))]);
+    assert!(members.has_deliveries());
+}
+
+#[test]
+fn all_runs_of_an_answer_are_one_write() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:a", at(0))]);
+    open(&mut members, 2, &[("o:a", at(2))]);
+    head(&mut members, "o:a", at(300));
+    assert_eq!(wants(&mut members, 0).len(), 2);
+    for after in 0..300 {
+        events(&mut members, "o:a", after, 1, false);
+    }
+    assert_eq!(wants(&mut members, 0), [], "what came goes out first");
+    let said = all(&mut members);
+    assert_eq!(said.iter().map(|(index, ..)| *index).collect::<Vec<_>>(), [1, 2]);
+    let counts: Vec<usize> = said.iter().map(|(_, said, _)| said.split(' ').count()).collect();
+    assert_eq!(counts, [300, 298], "each gets what it lacks");
+    assert_eq!(wants(&mut members, 0), []);
+}
+
+#[test]
+fn a_gap_and_what_lies_behind_it_come_in_one_answer() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:a", at(1))]);
+    head(&mut members, "o:a", at(8));
+    gap(&mut members, at(1), at(6), GapReason::Trimmed);
+    events(&mut members, "o:a", 5, 2, false);
+    events(&mut members, "o:a", 7, 1, false);
+    assert_eq!(all(&mut members), [got(1, "gap 5-1 5-6 trimmed"), got(1, "5-6 5-7 5-8")]);
+}
+
+#[test]
+fn a_catch_up_is_bounded_and_goes_on_in_parts() {
+    let config = MembersConfig { seed: 0, range_retry_ms: RETRY_MS };
+    // Two events of five bytes fit into a write, and the third part may still begin to wait.
+    let limits = FanoutLimits { write_bytes_max: 10, queue_bytes_max: 21 };
+    let mut members = Members::with_fanout_limits(config, limits);
+    open(&mut members, 1, &[("o:a", at(0))]);
+    wants(&mut members, 0);
+    head(&mut members, "o:a", at(8));
+    assert_eq!(wants(&mut members, 0), [range(at(0))]);
+    for after in 0..8 {
+        events(&mut members, "o:a", after, 1, false);
+    }
+    assert_eq!(all(&mut members), [got(1, "5-1 5-2"), got(1, "5-3 5-4"), got(1, "5-5")]);
+    assert_eq!(wants(&mut members, 0), [range(at(5))], "what had no room is asked for again");
+}
+
+#[test]
+fn a_crowd_that_comes_back_does_not_hold_up_another_channel() {
+    let mut members = members();
+    let holds: Vec<HoldKey> =
+        (0..1000).map(|index| open(&mut members, index, &[("o:a", at(0))])).collect();
+    open(&mut members, 5000, &[("o:b", at(0))]);
+    wants(&mut members, 0);
+    head(&mut members, "o:a", at(2));
+    head(&mut members, "o:b", at(0));
+    events(&mut members, "o:a", 0, 2, false);
+    events(&mut members, "o:b", 0, 1, false);
+    holds[..100].iter().for_each(|hold| members.close(*hold));
+    let first: Vec<_> = (0..65).map(|_| next(&mut members).unwrap()).collect();
+    assert_eq!(first[64], got(5000, "5-1"), "after a slice, whoever left");
+    let rest = all(&mut members);
+    assert_eq!(rest.len(), 900 - 64);
+    assert!(rest.iter().all(|(_, said, _)| said == "5-1 5-2"));
+}
+
+#[test]
+fn a_run_that_reaches_back_is_for_those_who_stand_before_what_waits() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:a", at(0))]);
+    open(&mut members, 2, &[("o:a", at(3))]);
+    head(&mut members, "o:a", at(6));
+    events(&mut members, "o:a", 3, 2, false);
+    events(&mut members, "o:a", 0, 6, false);
+    let mut said = all(&mut members);
+    said.sort();
+    assert_eq!(said, [got(1, "5-1 5-2 5-3 5-4 5-5 5-6"), got(2, "5-4 5-5"), got(2, "5-6")]);
 }
 
 #[test]
@@ -306,7 +399,7 @@ fn who_stands_at_the_end_of_the_epoch_before_misses_nothing() {
     let mut said = all(&mut members);
     said.sort();
     let told = got(1, "gap 5-1 6-1 trimmed");
-    assert_eq!(said, [told, got(2, "6-1")]);
+    assert_eq!(said, [got(1, "6-1"), told, got(2, "6-1")]);
 }
 
 #[test]
@@ -349,6 +442,50 @@ fn a_connection_ends_with_the_last_of_its_channels() {
     assert_eq!(all(&mut members), [(1, "6-2".into(), true)]);
 }
 
+fn ended(name: &str, offset: u64) -> HoldChannel<'_> {
+    HoldChannel { name, cursor: at(offset), ended: true }
+}
+
+#[test]
+fn who_has_one_end_already_is_finished_by_the_other() {
+    let mut members = members();
+    let channels = [ended("o:a", 3), ("o:b", at(0)).into()];
+    members.open(connection(1), channels.into_iter());
+    head(&mut members, "o:a", at(3));
+    head(&mut members, "o:b", at(0));
+    assert_eq!(all(&mut members), [], "one is open");
+    events(&mut members, "o:b", 0, 1, true);
+    assert_eq!(all(&mut members), [(1, "5-1".into(), true)]);
+}
+
+#[test]
+fn an_end_that_goes_on_is_none() {
+    let mut members = members();
+    let hold = members.open(connection(1), [ended("o:a", 3), ("o:b", at(0)).into()].into_iter());
+    head(&mut members, "o:a", Cursor::new(6, 1));
+    head(&mut members, "o:b", at(0));
+    members.handle_fed(&Fed::Events(run("o:a", Cursor::new(6, 0), Some(at(3)), 1, false)));
+    assert_eq!(all(&mut members), [got(1, "6-1")]);
+    events(&mut members, "o:b", 0, 1, true);
+    assert_eq!(all(&mut members), [got(1, "5-1")], "the first one has begun anew");
+    members.remove(hold, "o:a");
+    assert_eq!(all(&mut members), [(1, String::new(), true)]);
+}
+
+#[test]
+fn who_has_every_end_is_finished_at_once() {
+    let mut members = members();
+    members.open(connection(1), [ended("o:a", 3), ended("o:b", 1)].into_iter());
+    assert_eq!(next(&mut members), Some((1, String::new(), true)));
+    // One that is added in time keeps it open, unless that has ended, too.
+    let hold = members.open(connection(2), [ended("o:a", 3)].into_iter());
+    members.add(hold, ("o:b", at(1)).into());
+    assert_eq!(all(&mut members).iter().filter(|(index, ..)| *index == 2).count(), 0);
+    members.remove(hold, "o:b");
+    members.add(hold, ended("o:b", 1));
+    assert!(all(&mut members).contains(&(2, String::new(), true)));
+}
+
 #[test]
 fn a_hold_whose_last_open_channel_is_removed_ends() {
     let mut members = members();
@@ -385,10 +522,19 @@ fn ids_of_several_channels_say_where_each_stands() {
     let first = members.poll_delivery().unwrap();
     assert_eq!(id_of(&first), [(at(1), at(7)), (at(2), at(7))]);
     assert_eq!(id_of(&members.poll_delivery().unwrap()), [(at(2), at(8))]);
-    members.remove(hold, "o:b");
+    members.add(hold, ("o:c", at(3)).into());
     members.handle_fed(&Fed::Events(run("o:a", at(2), None, 1, false)));
+    let third = members.poll_delivery().unwrap();
+    assert_eq!(id_of(&third), [(at(3), at(8))]);
+    let text = String::from_utf8(third.bytes.as_ref().to_vec()).unwrap();
+    let id = text.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let composite = composite::decode(id).unwrap();
+    assert_eq!((composite.channels(), composite.cursor_of("o:c")), (3, Some(at(3))));
+    members.remove(hold, "o:b");
+    members.remove(hold, "o:c");
+    members.handle_fed(&Fed::Events(run("o:a", at(3), None, 1, false)));
     let alone = members.poll_delivery().unwrap();
-    assert!(std::str::from_utf8(alone.bytes.as_ref()).unwrap().contains("\nid: 5-3\n"));
+    assert!(std::str::from_utf8(alone.bytes.as_ref()).unwrap().contains("\nid: 5-4\n"));
 }
 
 #[test]

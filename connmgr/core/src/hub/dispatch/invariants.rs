@@ -18,9 +18,8 @@ impl Dispatch {
             match stage {
                 Stage::Waiting { place } => {
                     waiting += 1;
-                    let entry = self.waiting.get(place).expect("who waits has a place");
+                    let entry = self.line.get(*place).expect("who waits has a place");
                     assert_eq!(entry.pending.id, *id, "a place of its own");
-                    assert!(self.deadlines.contains(&(entry.deadline_ms, *place)), "and an end");
                 }
                 Stage::Given { handler, .. } | Stage::Started { counted: Some(handler), .. } => {
                     *in_flight.entry(handler).or_default() += 1;
@@ -28,8 +27,8 @@ impl Dispatch {
                 Stage::Started { counted: None, .. } | Stage::Pushed { .. } => {}
             }
         }
-        assert_eq!(waiting, self.waiting.len(), "places belong to requests");
-        assert_eq!(waiting, self.deadlines.len(), "deadlines belong to requests");
+        self.line.check_invariants();
+        assert_eq!(waiting, self.line.len(), "places belong to requests");
         assert!(waiting <= self.config.waiting_requests_max, "who waits is bounded");
         for (handler, count) in presence.in_flight() {
             let known = in_flight.remove(handler).unwrap_or(0);

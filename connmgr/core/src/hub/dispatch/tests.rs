@@ -35,7 +35,7 @@ impl Edge {
         });
         let packet = Packet::parse(&out).unwrap();
         self.presence.handle_hello(0, packet.from, &Hello::read(&packet).unwrap());
-        self.dispatch.handle_joined();
+        self.dispatch.handle_change();
     }
 
     fn left(&mut self, now_ms: u64, name: &str) {
@@ -46,6 +46,7 @@ impl Edge {
     fn request(&mut self, now_ms: u64, id: &'static str, path: &str) {
         self.dispatch.handle_request(
             now_ms,
+            &mut self.presence,
             Pending {
                 worker: 7,
                 id: Bytes::from_static(id.as_bytes()),
@@ -85,6 +86,18 @@ impl Edge {
             }
         }
         (said, pushed)
+    }
+
+    /// Lets a group refuse what is pushed. Says what was, in words.
+    fn refuse_pushes(&mut self, now_ms: u64) -> Vec<String> {
+        let mut pushed = Vec::new();
+        while let Some(output) = self.dispatch.poll_output(now_ms, &mut self.presence) {
+            let DispatchOutput::Push(group, pending) = output else { panic!("{output:?}") };
+            pushed.push(String::from_utf8(pending.id.to_vec()).unwrap());
+            self.dispatch.handle_push_refused(now_ms, group, pending);
+            self.dispatch.check_invariants(&self.presence);
+        }
+        pushed
     }
 
     fn said(&mut self, now_ms: u64) -> Vec<String> {
@@ -244,11 +257,74 @@ fn a_withdrawn_request_stays_so_while_it_is_pushed() {
 #[test]
 fn a_request_that_kills_its_handlers_does_not_kill_them_all() {
     let mut edge = Edge::new();
+    edge.hello("a", 0);
     edge.request(0, "1", "/events/x");
-    for _ in 0..HANDLERS_PER_REQUEST_MAX {
-        edge.hello("a", 0);
+    for _ in 1..HANDLERS_PER_REQUEST_MAX {
         assert_eq!(edge.said(0), ["1 to a"]);
         edge.left(0, "a");
+        edge.hello("a", 0);
     }
+    assert_eq!(edge.said(0), ["1 to a"]);
+    edge.left(0, "a");
     assert_eq!(edge.said(0), ["1 refused"]);
+}
+
+#[test]
+fn a_group_that_refused_one_request_gets_no_other_until_it_is_ready() {
+    let mut edge = Edge::new();
+    for id in ["1", "2", "3"] {
+        edge.request(0, id, "/plain/x");
+    }
+    assert_eq!(edge.refuse_pushes(0), ["1"], "the others need not be tried");
+    edge.dispatch.handle_timeout(PUSH_RETRY_MS - 1);
+    assert_eq!(edge.refuse_pushes(PUSH_RETRY_MS - 1), Vec::<String>::new());
+    edge.dispatch.handle_push_ready();
+    assert_eq!(edge.refuse_pushes(5), ["1"], "it has kept its place");
+    edge.dispatch.handle_timeout(5 + PUSH_RETRY_MS);
+    let (_, pushed) = edge.outputs(5 + PUSH_RETRY_MS);
+    let ids: Vec<&[u8]> = pushed.iter().map(|(_, pending)| &*pending.id).collect();
+    assert_eq!(ids, [b"1", b"2", b"3"], "in the order of arrival");
+}
+
+#[test]
+fn a_blocked_group_holds_up_no_other() {
+    let mut edge = Edge::new();
+    edge.request(0, "1", "/plain/x");
+    assert_eq!(edge.refuse_pushes(0), ["1"]);
+    edge.request(0, "2", "/plain/x");
+    edge.request(0, "3", "/other");
+    let (_, pushed) = edge.outputs(0);
+    assert_eq!(pushed.len(), 1);
+    assert_eq!(&*pushed[0].1.id, b"3");
+}
+
+#[test]
+fn a_request_that_is_done_lets_one_in() {
+    let mut edge = Edge::new();
+    edge.hello("a", 2);
+    for id in ["1", "2", "3", "4"] {
+        edge.request(0, id, "/events/x");
+    }
+    assert_eq!(edge.said(0), ["1 to a", "2 to a"]);
+    edge.request(0, "5", "/plain/x");
+    edge.done("2");
+    let (said, pushed) = edge.outputs(0);
+    assert_eq!((&*said, pushed.len()), (&["3 to a".to_owned()][..], 1));
+    edge.dispatch.check_invariants(&edge.presence);
+    assert_eq!(edge.done("1"), Some(b"a"[..].into()));
+    assert_eq!(edge.said(0), ["4 to a"]);
+}
+
+#[test]
+fn who_waits_for_a_handler_that_leaves_goes_elsewhere() {
+    let mut edge = Edge::new();
+    edge.hello("a", 1);
+    edge.request(0, "1", "/events/x");
+    edge.request(0, "2", "/events/x");
+    assert_eq!(edge.said(0), ["1 to a"]);
+    edge.presence.handle_bye(0, b"a");
+    edge.dispatch.handle_change();
+    let (_, pushed) = edge.outputs(0);
+    assert_eq!(pushed.len(), 1, "nobody serves it any more");
+    assert_eq!(edge.done("1"), Some(b"a"[..].into()), "what it has it may finish");
 }

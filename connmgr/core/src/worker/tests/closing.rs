@@ -167,7 +167,10 @@ fn what_was_answered_is_sent_before_the_end() {
 fn a_drain_lets_answers_through() {
     let mut edge = Edge::new();
     let (busy, mut session) = edge.get();
-    let (idle, half, slow) = (edge.connect(), edge.connect_with("GET / HT"), edge.connect());
+    let (idle, mut asked) = edge.get_next();
+    asked.answer(&mut edge, &[], "x", false);
+    edge.told();
+    let (half, slow) = (edge.connect_with("GET / HT"), edge.connect());
     edge.client(slow).takes = Some(5);
     edge.send(slow, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     edge.request().answer(&mut edge, &[], "slow", false);
@@ -185,6 +188,42 @@ fn a_drain_lets_answers_through() {
     edge.send(half, "TP/1.1\r\nHost: a\r\n\r\n");
     edge.request().answer(&mut edge, &[], "x", false);
     assert!(edge.got(half).contains("Connection: close"));
+    edge.end();
+}
+
+#[test]
+fn a_drain_waits_a_little_for_the_first_request() {
+    let mut edge = Edge::new();
+    let (quick, silent) = (edge.connect(), edge.connect());
+    edge.worker.drain(edge.now_ms, &mut edge.sockets);
+    edge.turn();
+    let late = edge.connect();
+    edge.advance(490);
+    assert!(!edge.is_closed(silent) && !edge.is_closed(late));
+    for client in [quick, late] {
+        edge.send(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        edge.request().answer(&mut edge, &[], "x", false);
+        assert!(edge.got(client).contains("Connection: close"));
+        assert!(edge.is_shut(client));
+        edge.told();
+    }
+    edge.advance(20);
+    assert!(edge.is_closed(silent));
+    edge.end();
+}
+
+#[test]
+fn a_drain_looks_at_everybody_but_not_at_once() {
+    let mut edge = Edge::new();
+    let clients: Vec<_> = (0..600).map(|_| edge.get_next()).collect();
+    for (_, mut session) in clients.clone() {
+        session.answer(&mut edge, &[], "x", false);
+    }
+    edge.worker.drain(edge.now_ms, &mut edge.sockets);
+    assert!(edge.worker.handle_work(edge.now_ms, &mut edge.sockets, 0), "two turns are not enough");
+    assert!(!edge.worker.handle_work(edge.now_ms, &mut edge.sockets, 0), "three are");
+    edge.turn();
+    assert!(clients.iter().all(|(client, _)| edge.is_shut(*client)));
     edge.end();
 }
 

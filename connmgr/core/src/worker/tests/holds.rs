@@ -42,6 +42,8 @@ fn hold_packet(
             fields.int("code", 200);
             fields.headers(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
             fields.bytes("body", b"retry: 500\n\n");
+            // Means nothing here (H-13); set where a length is given, too, as it would matter there.
+            fields.flag("more", !headers.is_empty());
         },
     );
     out.into()
