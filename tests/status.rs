@@ -12,7 +12,7 @@ use std::process::Command;
 
 use forebay_handlers::auth::Role;
 use serde_json::{Value, json};
-use support::process::Process;
+use support::process::{Process, forebay};
 use support::up::{DataDir, NO_RATE, ORG};
 use support::{Request, Response, Up, eventually, get, post};
 
@@ -370,4 +370,19 @@ fn while_the_store_is_away_nobody_is_sent_away_for_good() {
     }
     let stored: Vec<_> = up.all_events("c").into_iter().map(|(id, _)| id).collect();
     assert_eq!(stored, [first, second]);
+}
+
+#[test]
+fn what_no_handler_serves_is_not_found() {
+    let dir = DataDir::new();
+    let mut command = forebay();
+    command.args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path());
+    // So long handlers have to come before it is known what none of them serves.
+    let process = Process::spawn(command.env("FOREBAY_HANDLER_WAIT", "0.1"));
+    let address = process.line_with("ready http://");
+    eventually("the edge knows its handlers", || {
+        (get("/").send(&address).status() == 404).then_some(())
+    });
+    let response = get("/nothing").send(&address);
+    assert_eq!((response.status(), response.text()), (404, "No handler serves this"));
 }

@@ -261,7 +261,8 @@ impl HubLoop {
                 self.stalled.remove(&*peer);
                 self.hub.handle_peer_lost(now_ms, &peer);
             }
-            Inbound::PushPeers { .. } | Inbound::PushReady { .. } => self.hub.handle_push_ready(),
+            Inbound::PushPeers { group, count } => self.hub.handle_push_peers(group, count),
+            Inbound::PushReady { .. } => self.hub.handle_push_ready(),
             Inbound::PeerJoined { .. } => {}
             Inbound::Malformed { peer, reason } => {
                 self.log_malformed(now_ms, peer.as_deref().unwrap_or_default(), reason);

@@ -91,9 +91,9 @@ impl EventStream {
         loop {
             while let Some(block) = self.blocks.pop_front() {
                 // A comment, or an id that stands alone: neither is an event.
-                if !block.starts_with(':')
-                    && !(block.starts_with("id:") && block.lines().count() == 1)
-                {
+                let is_comment = block.starts_with(':');
+                let is_id_alone = block.starts_with("id:") && block.lines().count() == 1;
+                if !is_comment && !is_id_alone {
                     return Next::Block(block);
                 }
             }

@@ -280,6 +280,9 @@ impl World {
                 let room = self.scenario.limits.waiting_requests_max > WAITING_REQUESTS_FEW;
                 self.requests.handle_refused(self.now_ms, &id, room)?;
             }
+            FromHub::Unserved(_) => {
+                return Err("a request that is served was not waited for".into());
+            }
             FromHub::HandlerLeft(id) => self.requests.handle_left(&id)?,
         }
         Ok(())

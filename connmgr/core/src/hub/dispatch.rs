@@ -23,7 +23,7 @@ mod line;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -120,6 +120,10 @@ pub(super) struct Dispatch {
     resort: bool,
     /// Groups that have refused a request, and when they are asked again at the latest.
     blocked: BTreeMap<usize, u64>,
+    /// Groups that a plain handler has ever been in.
+    peopled: BTreeSet<usize>,
+    /// From when on handlers had time to say what they serve; `None` before the first came.
+    introduced_ms: Option<u64>,
     /// Who was last pushed out of the line, and from where: if it is refused it goes back there.
     pushing: Option<(Bytes, u64)>,
     outputs: VecDeque<DispatchOutput>,
@@ -133,6 +137,8 @@ impl Dispatch {
             line: Line::default(),
             resort: false,
             blocked: BTreeMap::new(),
+            peopled: BTreeSet::new(),
+            introduced_ms: None,
             pushing: None,
             outputs: VecDeque::new(),
         }
@@ -165,8 +171,24 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn handle_push_refused(&mut self, now_ms: u64, group: usize, pending: Pending) {
+    /// A group takes a request not, or not now. One that no handler of any kind has ever served is
+    /// not waited for, once they all had time to come.
+    pub(super) fn handle_push_refused(
+        &mut self,
+        now_ms: u64,
+        presence: &Presence,
+        (group, pending): (usize, Pending),
+    ) {
         debug_assert!(group == self.group(&pending.path));
+        if self.introduced_ms.is_some_and(|at| at <= now_ms)
+            && !self.peopled.contains(&group)
+            && !presence.has_served(&pending.method, &pending.path)
+        {
+            self.requests.remove(&pending.id);
+            let message = FromHub::Unserved(pending.id);
+            self.outputs.push_back(DispatchOutput::Worker(pending.worker, message));
+            return;
+        }
         self.blocked.entry(group).or_insert(now_ms.saturating_add(PUSH_RETRY_MS));
         self.take_back(now_ms, group, pending);
     }
@@ -269,9 +291,21 @@ impl Dispatch {
         }
     }
 
-    /// A handler is there, is about to leave, or says something new about what it does.
-    pub(super) fn handle_change(&mut self) {
+    /// A handler is there, or says something new about what it does.
+    pub(super) fn handle_joined(&mut self, now_ms: u64) {
+        let introduced_ms = now_ms.saturating_add(self.config.handler_wait_ms);
+        self.introduced_ms.get_or_insert(introduced_ms);
         self.resort = true;
+    }
+
+    /// A handler is about to leave.
+    pub(super) fn handle_leaving(&mut self) {
+        self.resort = true;
+    }
+
+    /// A plain handler is in this group.
+    pub(super) fn handle_peopled(&mut self, group: usize) {
+        self.peopled.insert(group);
     }
 
     pub(super) fn handle_push_ready(&mut self) {

@@ -85,6 +85,8 @@ pub enum FromHub {
     Packet(Bytes),
     /// No handler took the request of this id in time, or too many wait.
     Refused(Bytes),
+    /// No handler has ever served what the request of this id asks for.
+    Unserved(Bytes),
     /// The handler that had begun with the request of this id is gone.
     HandlerLeft(Bytes),
     /// About channels.
@@ -321,7 +323,7 @@ impl Hub {
             }
             Change::Leaving(id) => {
                 self.feeds.handle_left(now_ms, &id);
-                self.dispatch.handle_change();
+                self.dispatch.handle_leaving();
             }
             Change::Left(id) => self.handle_left(now_ms, &id),
         }
@@ -333,7 +335,7 @@ impl Hub {
         } else {
             self.feeds.handle_left(now_ms, id);
         }
-        self.dispatch.handle_change();
+        self.dispatch.handle_joined(now_ms);
         let notices = std::mem::take(&mut self.notices);
         for notice in notices.into_iter().filter(|notice| notice.until_ms > now_ms) {
             self.notify(now_ms, notice.id, notice.packet);
@@ -358,12 +360,21 @@ impl Hub {
         self.dispatch.handle_left(now_ms, id);
     }
 
-    /// No handler of the group took this request: it waits, and is pushed again.
+    /// No handler of the group took this request: it waits, and is pushed again; or nobody is waited
+    /// for, as nobody has ever served it.
     pub fn handle_push_refused(&mut self, now_ms: u64, group: usize, pending: Pending) {
-        self.dispatch.handle_push_refused(now_ms, group, pending);
+        self.dispatch.handle_push_refused(now_ms, &self.presence, (group, pending));
     }
 
-    /// A group of plain handlers takes requests again, or another one has joined it.
+    /// So many plain handlers are in a group now.
+    pub fn handle_push_peers(&mut self, group: usize, count: usize) {
+        if count > 0 {
+            self.dispatch.handle_peopled(group);
+        }
+        self.dispatch.handle_push_ready();
+    }
+
+    /// A group of plain handlers takes requests again.
     pub fn handle_push_ready(&mut self) {
         self.dispatch.handle_push_ready();
     }

@@ -21,6 +21,9 @@ const LEAVING_MS: u64 = 15_000;
 /// Handlers that one edge knows at most; the hello of one more is ignored.
 const HANDLERS_MAX: usize = 4096;
 
+/// Prefixes that are remembered; of more, requests wait as if somebody might come.
+const SERVED_MAX: usize = 4096;
+
 #[derive(Debug)]
 struct Handler {
     incarnation: u64,
@@ -63,6 +66,8 @@ pub(super) struct Presence {
     handlers: BTreeMap<HandlerId, Handler>,
     expiries: BTreeSet<(u64, HandlerId)>,
     given: u64,
+    /// Methods and prefixes that some handler has ever served.
+    served: BTreeSet<(Box<str>, Box<str>)>,
 }
 
 impl Presence {
@@ -75,7 +80,20 @@ impl Presence {
         self.handlers.get(id).is_some_and(|handler| handler.feeds && !handler.leaving)
     }
 
+    /// Whether some handler has ever served this: one may come back and do it again.
+    pub(super) fn has_served(&self, method: &str, path: &str) -> bool {
+        let serves = |(served, prefix): &(Box<str>, Box<str>)| {
+            (**served == *"*" || **served == *method) && path.starts_with(&**prefix)
+        };
+        self.served.len() >= SERVED_MAX || self.served.iter().any(serves)
+    }
+
     pub(super) fn handle_hello(&mut self, now_ms: u64, id: &[u8], hello: &Hello<'_>) -> Change {
+        for (method, prefix) in hello.serves {
+            if self.served.len() < SERVED_MAX {
+                self.served.insert((method.into(), prefix.into()));
+            }
+        }
         let expires_ms = now_ms + hello.ttl_ms.min(TTL_MS_MAX);
         if let Some((known, _)) = self.handlers.get_key_value(id) {
             let known = Arc::clone(known);

@@ -271,6 +271,10 @@ impl Worker {
                 };
                 self.refuse_session(now_ms, transport, id, &error);
             }
+            FromHub::Unserved(id) => {
+                let error = ErrorResponse::new(404, "No handler serves this");
+                self.refuse_session(now_ms, transport, id, &error);
+            }
             FromHub::HandlerLeft(id) => {
                 let error = ErrorResponse {
                     retry_after_secs: Some(0),

@@ -50,7 +50,7 @@ async fn a_message_goes_all_the_way() {
     let held = service.call(request).await;
     assert_eq!((held.code, header(&held, "Access-Control-Allow-Origin")), (200, Some("*")));
     assert_eq!(held.headers.len(), 4);
-    assert_eq!(held.hold.unwrap().channels[0].0, "acme:news");
+    assert_eq!(held.hold.unwrap().channels[0].name, "acme:news");
 
     let request = Request::detached("GET", "http://h/channels/acme/news/head", "")
         .with_header("Authorization", reader);

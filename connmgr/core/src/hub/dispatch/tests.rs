@@ -35,7 +35,7 @@ impl Edge {
         });
         let packet = Packet::parse(&out).unwrap();
         self.presence.handle_hello(0, packet.from, &Hello::read(&packet).unwrap());
-        self.dispatch.handle_change();
+        self.dispatch.handle_joined(0);
     }
 
     fn left(&mut self, now_ms: u64, name: &str) {
@@ -79,6 +79,9 @@ impl Edge {
                 DispatchOutput::Worker(7, FromHub::Refused(id)) => {
                     said.push(format!("{} refused", text(&id)));
                 }
+                DispatchOutput::Worker(7, FromHub::Unserved(id)) => {
+                    said.push(format!("{} unserved", text(&id)));
+                }
                 DispatchOutput::Worker(7, FromHub::HandlerLeft(id)) => {
                     said.push(format!("{} left", text(&id)));
                 }
@@ -94,7 +97,7 @@ impl Edge {
         while let Some(output) = self.dispatch.poll_output(now_ms, &mut self.presence) {
             let DispatchOutput::Push(group, pending) = output else { panic!("{output:?}") };
             pushed.push(String::from_utf8(pending.id.to_vec()).unwrap());
-            self.dispatch.handle_push_refused(now_ms, group, pending);
+            self.dispatch.handle_push_refused(now_ms, &self.presence, (group, pending));
             self.dispatch.check_invariants(&self.presence);
         }
         pushed
@@ -219,7 +222,7 @@ fn what_nobody_serves_is_pushed_until_it_is_taken() {
     assert_eq!(pushed.iter().map(|(group, _)| *group).collect::<Vec<_>>(), [1, 0]);
     // The later one is refused first, so it stands before the earlier one.
     for (group, pending) in pushed.into_iter().rev() {
-        edge.dispatch.handle_push_refused(4, group, pending);
+        edge.dispatch.handle_push_refused(4, &edge.presence, (group, pending));
     }
     assert_eq!(edge.outputs(4).1.len(), 0);
     assert_eq!(edge.dispatch.next_deadline(), Some(4 + PUSH_RETRY_MS));
@@ -227,11 +230,40 @@ fn what_nobody_serves_is_pushed_until_it_is_taken() {
     let (_, pushed) = edge.outputs(4 + PUSH_RETRY_MS);
     assert_eq!(pushed.len(), 2);
     for (group, pending) in pushed {
-        edge.dispatch.handle_push_refused(WAIT_MS - 1, group, pending);
+        edge.dispatch.handle_push_refused(WAIT_MS - 1, &edge.presence, (group, pending));
     }
     assert_eq!(edge.dispatch.next_deadline(), Some(WAIT_MS), "by deadline, not by place");
     edge.dispatch.handle_timeout(WAIT_MS);
     assert_eq!(edge.said(WAIT_MS), ["1 refused"]);
+}
+
+#[test]
+fn what_was_never_served_is_not_waited_for_once_handlers_had_time_to_come() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(WAIT_MS - 1, "early", "/other");
+    assert_eq!(edge.refuse_pushes(WAIT_MS - 1), ["early"]);
+    assert!(matches!(edge.dispatch.requests[&b"early"[..]], Stage::Waiting { .. }));
+    edge.done("early");
+    edge.dispatch.handle_timeout(2 * WAIT_MS);
+
+    edge.left(2 * WAIT_MS, "a");
+    edge.request(2 * WAIT_MS, "served", "/events/x");
+    edge.request(2 * WAIT_MS, "never", "/other");
+    let (_, pushed) = edge.outputs(2 * WAIT_MS);
+    for (group, pending) in pushed {
+        edge.dispatch.handle_push_refused(2 * WAIT_MS, &edge.presence, (group, pending));
+    }
+    assert_eq!(edge.said(2 * WAIT_MS), ["never unserved"]);
+
+    edge.dispatch.handle_push_ready();
+    edge.dispatch.handle_peopled(1);
+    edge.request(2 * WAIT_MS, "plain", "/plain/x");
+    let (_, pushed) = edge.outputs(2 * WAIT_MS);
+    for (group, pending) in pushed {
+        edge.dispatch.handle_push_refused(2 * WAIT_MS, &edge.presence, (group, pending));
+    }
+    assert_eq!(edge.said(2 * WAIT_MS), Vec::<String>::new(), "a plain handler may come back");
 }
 
 #[test]
@@ -245,7 +277,7 @@ fn a_withdrawn_request_stays_so_while_it_is_pushed() {
     assert_eq!(edge.answer("a", "1"), Verdict::Withdrawn);
     assert_eq!(edge.answer("plain", "1"), Verdict::Pass);
     let (group, pending) = pushed.pop().unwrap();
-    edge.dispatch.handle_push_refused(0, group, pending);
+    edge.dispatch.handle_push_refused(0, &edge.presence, (group, pending));
     edge.hello("b", 0);
     assert_eq!(edge.said(0), ["1 to b"]);
     edge.answer("b", "1");
@@ -323,7 +355,7 @@ fn who_waits_for_a_handler_that_leaves_goes_elsewhere() {
     edge.request(0, "2", "/events/x");
     assert_eq!(edge.said(0), ["1 to a"]);
     edge.presence.handle_bye(0, b"a");
-    edge.dispatch.handle_change();
+    edge.dispatch.handle_joined(0);
     let (_, pushed) = edge.outputs(0);
     assert_eq!(pushed.len(), 1, "nobody serves it any more");
     assert_eq!(edge.done("1"), Some(b"a"[..].into()), "what it has it may finish");
