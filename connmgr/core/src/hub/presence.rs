@@ -89,11 +89,19 @@ impl Presence {
     }
 
     pub(super) fn handle_hello(&mut self, now_ms: u64, id: &[u8], hello: &Hello<'_>) -> Change {
-        for (method, prefix) in hello.serves {
-            if self.served.len() < SERVED_MAX {
-                self.served.insert((method.into(), prefix.into()));
+        let change = self.greet(now_ms, id, hello);
+        // Most hellos only say again what is known.
+        if let Change::Joined(id) | Change::Restarted(id) = &change {
+            for served in &self.handlers[id].serves {
+                if self.served.len() < SERVED_MAX && !self.served.contains(served) {
+                    self.served.insert(served.clone());
+                }
             }
         }
+        change
+    }
+
+    fn greet(&mut self, now_ms: u64, id: &[u8], hello: &Hello<'_>) -> Change {
         let expires_ms = now_ms + hello.ttl_ms.min(TTL_MS_MAX);
         if let Some((known, _)) = self.handlers.get_key_value(id) {
             let known = Arc::clone(known);
@@ -286,6 +294,34 @@ mod tests {
 
     fn id(name: &str) -> HandlerId {
         name.as_bytes().into()
+    }
+
+    #[test]
+    fn what_was_served_is_remembered_within_a_bound() {
+        let mut presence = Presence::default();
+        hello(&mut presence, 0, "e", 1, 0);
+        presence.handle_lost(b"e");
+        assert!(presence.has_served("GET", "/events/1"));
+        assert!(!presence.has_served("POST", "/events/1"));
+        assert!(!presence.has_served("GET", "/other"));
+
+        let prefixes: Vec<String> = (0..SERVED_MAX).map(|number| format!("/{number}/")).collect();
+        let serves: Vec<(&str, &str)> = prefixes.iter().map(|prefix| ("*", &**prefix)).collect();
+        let greeting = Hello {
+            ttl_ms: 3000,
+            incarnation: 1,
+            feeds: false,
+            serves: hold::Serves::default(),
+            requests_max: 0,
+        };
+        let mut out = Vec::new();
+        hold::write_packet(&mut out, b"many", Kind::Hello, |fields| {
+            greeting.write(fields, &serves);
+        });
+        let packet = Packet::parse(&out).unwrap();
+        presence.handle_hello(0, packet.from, &Hello::read(&packet).unwrap());
+        assert_eq!(presence.served.len(), SERVED_MAX);
+        assert!(presence.has_served("GET", "/other"), "what was not remembered is waited for");
     }
 
     #[test]
