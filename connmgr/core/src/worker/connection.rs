@@ -7,7 +7,7 @@ use crate::ring::Ring;
 use crate::session::Session;
 use crate::wheel::TimerId;
 
-use super::TimeoutConfig;
+use super::{TimeoutConfig, multi};
 
 /// One connection.
 #[derive(Debug)]
@@ -111,6 +111,11 @@ impl Exchange {
         if let Some(until_ms) = &mut self.eof_until_ms {
             *until_ms = now_ms.saturating_add(timeouts.eof_ms);
         }
+    }
+
+    /// When the handler is next to hear that the session is alive.
+    pub(super) fn next_keep_alive_ms(&self, timeouts: &TimeoutConfig) -> u64 {
+        multi::next_keep_alive_ms(self.session.id(), self.spoke_ms, timeouts.keep_alive_ms)
     }
 
     /// What of the request an answer depends on.

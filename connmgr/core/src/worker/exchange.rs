@@ -350,15 +350,18 @@ impl Worker {
     pub(super) fn end_session(&mut self, mut exchange: Exchange) {
         let id = exchange.session.id().to_string().into();
         let handler = exchange.session.handler().cloned();
-        let cancel = exchange.session.write(&self.config.instance_id, Kind::Cancel, |_| {}, |_| {});
-        let done = match handler {
-            Some(to) => {
-                self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet: cancel }));
-                ToHub::Done { id, cancel: None }
+        let cancel = match handler {
+            Some(handler) => {
+                let seq = exchange.session.next_seq();
+                self.cancels.add(handler, *exchange.session.id(), seq);
+                None
             }
-            None => ToHub::Done { id, cancel: Some(cancel) },
+            None => {
+                let from = &self.config.instance_id;
+                Some(exchange.session.write(from, Kind::Cancel, |_| {}, |_| {}))
+            }
         };
-        self.outputs.push_back(Output::Hub(done));
+        self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel }));
     }
 }
 

@@ -22,6 +22,7 @@ mod exchange;
 mod held;
 mod input;
 mod invariants;
+mod multi;
 mod timers;
 mod unknown;
 mod writing;
@@ -39,6 +40,7 @@ use bytes::Bytes;
 use zhttp::{Envelope, Id, Kind, Packet, PacketError};
 
 use self::connection::{Connection, State};
+use self::multi::Multi;
 use self::unknown::UnknownIds;
 use crate::hold::{Members, MembersConfig};
 use crate::http1::{ErrorResponse, HeadLimits};
@@ -64,6 +66,16 @@ pub trait Transport {
 
     /// The address of the client; `None` if it has none, as on a Unix socket.
     fn peer(&self, connection: Key) -> Option<SocketAddr>;
+}
+
+/// How the requests of a connection go to handlers (zhttp-spec/zhttp.md §1). Its listener says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Head and body in pieces under flow control.
+    #[default]
+    Stream,
+    /// The whole request in one packet, and the whole answer.
+    Req,
 }
 
 /// What the shell is to do.
@@ -149,6 +161,10 @@ pub struct Worker {
     wheel: Wheel<Key>,
     pool: Pool,
     members: Members,
+    /// Sessions that handlers are to hear are over.
+    cancels: Multi,
+    /// Sessions that handlers are to hear are alive.
+    keep_alives: Multi,
     /// Ids of nobody that handlers were told of.
     unknown: UnknownIds,
     sessions: u64,
@@ -184,6 +200,8 @@ impl Worker {
             wheel: Wheel::new(now_ms),
             pool: Pool::new(config.buffer_bytes as usize, BLOCKS_KEPT_MAX),
             members: Members::new(config.members),
+            cancels: Multi::new(Kind::Cancel),
+            keep_alives: Multi::new(Kind::KeepAlive),
             unknown: UnknownIds::new(config.members.seed),
             sessions: 0,
             draining: false,
@@ -354,6 +372,9 @@ impl Worker {
     pub fn poll_output(&mut self, now_ms: u64) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
+        }
+        if let Some((to, packet)) = self.cancels.poll(&self.config.instance_id) {
+            return Some(Output::Hub(ToHub::Packet { to, packet }));
         }
         self.members.poll_output(now_ms).map(|want| Output::Hub(ToHub::Want(want)))
     }

@@ -5,11 +5,10 @@
 //! does not follow them, but is armed again for what remains when it fires. Only where a deadline may
 //! come nearer, the timer is set at once ([`Worker::rearm`]).
 
-use zhttp::Kind;
-
 use super::connection::{Connection, RequestParts, Response, State};
-use super::{CloseReason, TIMER_STEPS_PER_TURN, Transport, Worker};
+use super::{CloseReason, Output, TIMER_STEPS_PER_TURN, Transport, Worker};
 use crate::http1::ErrorResponse;
+use crate::hub::ToHub;
 use crate::slab::Key;
 
 /// Times, in milliseconds.
@@ -21,7 +20,7 @@ pub struct TimeoutConfig {
     pub session_ms: u64,
     /// A client that neither takes nor sends is given up.
     pub stream_ms: u64,
-    /// A handler is told that a session is alive.
+    /// A handler is told that a session is alive, once in this time.
     pub keep_alive_ms: u64,
     /// A client that has closed its side may only have done that: it is taken for gone after this.
     pub eof_ms: u64,
@@ -78,6 +77,9 @@ impl Worker {
             }
             self.rearm(key);
         }
+        while let Some((to, packet)) = self.keep_alives.poll(&self.config.instance_id) {
+            self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet }));
+        }
     }
 
     /// When [`Worker::handle_timeout`] has something to do.
@@ -124,7 +126,7 @@ impl Worker {
                     (exchange.eof_until_ms.unwrap_or(NEVER), gone),
                     (exchange.progress_ms.saturating_add(timeouts.stream_ms), stuck),
                     (exchange.heard_ms.saturating_add(timeouts.session_ms), silent),
-                    (exchange.spoke_ms.saturating_add(timeouts.keep_alive_ms), Expiry::KeepSession),
+                    (exchange.next_keep_alive_ms(timeouts), Expiry::KeepSession),
                 ])
             }
             State::Held(held) => {
@@ -160,7 +162,10 @@ impl Worker {
                 if let State::Exchange(exchange) = &mut self.connections[key.index].state {
                     // Also if nobody is there yet to be told.
                     exchange.spoke_ms = now_ms;
-                    self.send_to_handler(now_ms, key, Kind::KeepAlive, |_| {});
+                    if let Some(handler) = exchange.session.handler().cloned() {
+                        let seq = exchange.session.next_seq();
+                        self.keep_alives.add(handler, *exchange.session.id(), seq);
+                    }
                 }
             }
             Expiry::EndHold => self.end_response(now_ms, transport, key),

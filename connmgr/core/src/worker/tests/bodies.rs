@@ -167,7 +167,7 @@ fn a_broken_body_is_told() {
     let mut session = edge.request();
     session.credit(&mut edge, 100);
     assert!(edge.got(client).starts_with("HTTP/1.1 400 Bad Request\r\n"));
-    assert_eq!(edge.told_kinds(), ["h1 cancel", "done "]);
+    assert_eq!(edge.told_kinds(), ["done ", "h1 cancel"]);
     assert!(edge.is_shut(client));
 
     // Behind the head of an answer only the end of the connection can tell it.
@@ -178,5 +178,5 @@ fn a_broken_body_is_told() {
     edge.told();
     edge.send(client, "xyz\r\n");
     assert!(edge.is_closed(client));
-    assert_eq!(edge.told_kinds(), ["h1 cancel", "done "]);
+    assert_eq!(edge.told_kinds(), ["done ", "h1 cancel"]);
 }

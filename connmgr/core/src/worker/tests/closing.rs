@@ -11,8 +11,8 @@ fn a_client_that_leaves_is_told_to_its_handler() {
     edge.worker.handle_error(client);
     edge.turn();
     let told = edge.told();
-    assert_eq!((&*told[0].to, &*told[0].kind, told[0].seq), ("h1", "cancel", Some(2)));
-    assert_eq!((&*told[1].to, &*told[1].kind), ("done", ""));
+    assert_eq!((&*told[0].to, &*told[0].kind), ("done", ""));
+    assert_eq!((&*told[1].to, &*told[1].kind, told[1].seq), ("h1", "cancel", Some(2)));
 
     // Nobody has answered yet: the hub knows who has it.
     let (client, session) = edge.get_next();
@@ -29,7 +29,7 @@ fn a_write_that_fails_ends_the_connection() {
     edge.sockets.is_broken = true;
     session.answer(&mut edge, &[], "a", true);
     assert!(edge.is_closed(client));
-    assert_eq!(edge.told_kinds(), ["h1 cancel", "done "]);
+    assert_eq!(edge.told_kinds(), ["done ", "h1 cancel"]);
     edge.sockets.is_broken = false;
     let (client, mut session) = edge.get_next();
     edge.client(client).takes = Some(3);
@@ -110,7 +110,7 @@ fn a_client_that_leaves_in_its_body_is_gone() {
     edge.told();
     edge.half_close(client);
     assert!(edge.is_closed(client), "the rest will never come");
-    assert_eq!(edge.told_kinds(), ["h1 cancel", "done "]);
+    assert_eq!(edge.told_kinds(), ["done ", "h1 cancel"]);
 
     // There is more than the edge reads ahead, so it cannot see the end of it.
     let client = edge.connect_with("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
@@ -237,7 +237,7 @@ fn a_stop_tells_every_handler() {
     edge.worker.stop();
     edge.turn();
     assert!(edge.is_closed(one) && edge.is_closed(two));
-    assert_eq!(edge.told_kinds(), ["h1 cancel", "done ", "done cancel"]);
+    assert_eq!(edge.told_kinds(), ["done ", "done cancel", "h1 cancel"]);
     assert_eq!(edge.worker.stats().closed[super::super::CloseReason::Drained as usize], 2);
     edge.end();
 }

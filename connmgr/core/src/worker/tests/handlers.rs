@@ -9,16 +9,51 @@ use crate::hub::ToHub;
 fn sessions_are_kept_alive() {
     let mut edge = Edge::new();
     let (_, mut session) = edge.get();
-    edge.advance(10_000);
     session.answer(&mut edge, &[], "", true);
-    for _ in 0..20 {
+    for _ in 0..45 {
         edge.advance(10_000);
         session.say(&mut edge, Kind::KeepAlive);
     }
     let told = edge.told();
     let seqs: Vec<_> = told.iter().map(|told| (&*told.kind, told.seq)).collect();
-    let kept = |seq| ("keep-alive", Some(seq));
-    assert_eq!(seqs, [kept(1), kept(2), kept(3), kept(4)]);
+    let kept: Vec<_> = (1..=10).map(|seq| ("keep-alive", Some(seq))).collect();
+    assert_eq!(seqs, kept, "once in 45 seconds");
+    edge.end();
+}
+
+/// The kinds of the packets that a handler was sent since the last time, and how many sessions each was about.
+fn packets(edge: &mut Edge, handler: &[u8]) -> Vec<(Kind, usize)> {
+    let mut packets = Vec::new();
+    for message in edge.to_hub.drain(..) {
+        if let ToHub::Packet { to, packet } = message {
+            let packet = Packet::parse(&packet).unwrap();
+            assert_eq!(&*to, handler);
+            packets.push((packet.kind, packet.ids.count()));
+        }
+    }
+    packets
+}
+
+#[test]
+fn handlers_are_told_of_many_sessions_at_once() {
+    let mut edge = Edge::new();
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        let (client, mut session) = edge.get_next();
+        session.answer(&mut edge, &[], "", true);
+        clients.push(client);
+    }
+    edge.to_hub.clear();
+    edge.advance(45_000);
+    let mut kept = packets(&mut edge, b"h1");
+    kept.sort_unstable_by_key(|(_, count)| *count);
+    assert_eq!(kept, [(Kind::KeepAlive, 44), (Kind::KeepAlive, 128), (Kind::KeepAlive, 128)]);
+    for client in clients {
+        edge.worker.handle_error(client);
+    }
+    edge.turn();
+    let cancels = [(Kind::Cancel, 128), (Kind::Cancel, 128), (Kind::Cancel, 44)];
+    assert_eq!(packets(&mut edge, b"h1"), cancels);
     edge.end();
 }
 
