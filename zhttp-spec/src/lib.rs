@@ -29,6 +29,6 @@ mod write;
 
 pub use cursor::{Cursor, CursorError};
 pub use error::PacketError;
-pub use packet::{Ext, FROM_BYTES_MAX, IDS_MAX, Id, Ids, Kind, Packet};
+pub use packet::{Ext, FROM_BYTES_MAX, IDS_MAX, Id, Ids, Kind, Packet, Salvage};
 pub use payload::{Headers, Payload};
 pub use write::{Envelope, Fields};

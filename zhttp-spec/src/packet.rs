@@ -182,6 +182,24 @@ impl<'a> Packet<'a> {
         Ok(packet)
     }
 
+    /// Reads of a packet that [`Packet::parse`] refuses who sent it, and which sessions it was about; `None` if it does
+    /// not tell. For who ends those sessions, as nobody knows what the packet was to say.
+    pub fn salvage(bytes: &'a [u8]) -> Option<Salvage<'a>> {
+        let (Value::Map(fields), []) = tnetstring::read(bytes.strip_prefix(b"T")?).ok()? else {
+            return None;
+        };
+        let mut salvage = Salvage { from: b"", ids: Ids::One(None) };
+        // Behind an entry that cannot be read nothing can.
+        for (key, value) in fields.map_while(Result::ok) {
+            match key {
+                b"from" => salvage.from = read_from(value).unwrap_or_default(),
+                b"id" => salvage.ids = read_ids(value, None).ok()?,
+                _ => {}
+            }
+        }
+        { salvage.ids }.next().is_some().then_some(salvage)
+    }
+
     /// The fields of the payload of plain ZHTTP.
     ///
     /// # Errors
@@ -190,6 +208,15 @@ impl<'a> Packet<'a> {
     pub fn payload(&self) -> Result<Payload<'a>, PacketError> {
         Payload::read(self.fields)
     }
+}
+
+/// What can still be read of a packet that [`Packet::parse`] refuses.
+#[derive(Clone, Copy, Debug)]
+pub struct Salvage<'a> {
+    /// The address of the sender; empty if it is absent or wrong.
+    pub from: &'a [u8],
+    /// The sessions that it was about, at least one.
+    pub ids: Ids<'a>,
 }
 
 fn read_from(value: Value<'_>) -> Result<&[u8], PacketError> {

@@ -30,6 +30,7 @@ fn packets() {
             let result = view::packet(&packet).map_err(|error| error.to_string());
             if let Some(error) = vector["error"].as_str() {
                 assert_eq!(result, Err(error.to_owned()), "{name}");
+                assert_eq!(salvaged(&packet), vector["salvage"], "{name}");
                 cuts(&packet).for_each(fuzzing::packet);
                 continue;
             }
@@ -45,6 +46,15 @@ fn packets() {
             }
         }
     }
+}
+
+/// What is left of a malformed packet: who sent it and the sessions that it was about; null if it does not tell.
+fn salvaged(packet: &[u8]) -> Json {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    zhttp::Packet::salvage(packet).map_or(Json::Null, |salvage| {
+        let ids: Vec<_> = salvage.ids.map(|id| text(id.id)).collect();
+        json!({"from": text(salvage.from), "ids": ids})
+    })
 }
 
 fn tree(value: Value<'_>) -> Result<Json, TnetError> {
