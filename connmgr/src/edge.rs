@@ -18,7 +18,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forebay_core::hold::{FeedsConfig, MembersConfig};
-use forebay_core::http1::HeadLimits;
 use forebay_core::hub::{DispatchConfig, Hub, HubConfig, Route};
 use forebay_core::worker::{TimeoutConfig, Worker, WorkerConfig};
 use mio::Poll;
@@ -116,7 +115,7 @@ impl Edge {
         let stop_hub = Arc::new(Notify::new());
         let signals = (notify, Arc::clone(&stop_hub));
         let hub = start_hub(config, clock, queues.clone(), signals)?;
-        let shared = Arc::new(Shared::new(config.limits.stream_maxconn));
+        let shared = Arc::new(Shared::new(&config.limits));
         let mut edge = Edge {
             shared,
             queues,
@@ -167,7 +166,7 @@ impl Edge {
 
     /// Connections that clients have.
     pub fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::Acquire)
+        self.shared.connections()
     }
 
     /// Whether a thread of the edge has ended though nobody stopped it.
@@ -264,6 +263,7 @@ fn hub_config(config: &Config) -> HubConfig {
         dispatch: DispatchConfig {
             handler_wait_ms: millis(config.timeouts.handler_wait),
             waiting_requests_max: WAITING_REQUESTS_MAX,
+            req_group: config.handlers.groups.len(),
             routes: routes.map(|(prefix, group)| Route { prefix: prefix.into(), group }).collect(),
         },
         feeds: FeedsConfig {
@@ -283,10 +283,12 @@ fn worker_config(config: &Config, index: usize) -> WorkerConfig {
         index: u16::try_from(index).expect("at most 1024 workers"),
         instance_id: config.instance_id.as_bytes().into(),
         buffer_bytes: u32::try_from(config.limits.buffer_size).expect("at most 8 MiB"),
-        head: HeadLimits::default(),
+        body_bytes_max: config.limits.body_buffer_size,
+        head: config.limits.head,
         client_backlog_bytes_max: config.limits.client_backlog_max,
         timeouts: TimeoutConfig {
             stream_ms: millis(config.timeouts.stream),
+            req_ms: millis(config.timeouts.req),
             ..TimeoutConfig::default()
         },
         members: MembersConfig { seed: seed(), range_retry_ms: RANGE_RETRY_MS },

@@ -257,6 +257,11 @@ impl HubLoop {
                     self.log_malformed(now_ms, b"", &error.to_string());
                 }
             }
+            Inbound::Replied { packet } => {
+                if let Err(error) = self.hub.handle_reply(&packet) {
+                    self.log_malformed(now_ms, b"", &error.to_string());
+                }
+            }
             Inbound::PeerLost { peer } => {
                 self.stalled.remove(&*peer);
                 self.hub.handle_peer_lost(now_ms, &peer);

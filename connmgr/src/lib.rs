@@ -8,14 +8,18 @@
 pub mod bus;
 mod clock;
 pub mod config;
+pub mod debug_socket;
 mod edge;
 mod hub;
 pub mod listener;
 pub mod log;
+pub mod metrics;
+mod observe;
 mod queue;
 mod run;
 mod sockets;
 mod worker;
 
 pub use edge::{Edge, StartError};
+pub use observe::ObserveError;
 pub use run::run;

@@ -30,16 +30,17 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use forebay_core::worker::Mode;
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{ListenSpec, UnixSpec};
+use crate::config::{ListenAddress, ListenSpec, UnixSpec};
 
 pub use stream::Stream;
-use unix::BoundPath;
+pub(crate) use unix::{BoundPath, bind as bind_path};
 
 /// Connections that wait in the kernel, for each listener, until they are accepted. Past it Linux drops the
 /// handshake's last step, and clients try again after a second. The kernel's own limit (`net.core.somaxconn`) may
@@ -92,7 +93,7 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    fn from_io(address: impl Display, source: io::Error) -> ListenError {
+    pub(crate) fn from_io(address: impl Display, source: io::Error) -> ListenError {
         let address = address.to_string();
         if source.kind() == io::ErrorKind::AddrInUse {
             ListenError::AddressInUse { address }
@@ -149,6 +150,7 @@ impl From<io::Error> for AcceptError {
 #[derive(Debug)]
 pub struct Listener {
     socket: Listening,
+    mode: Mode,
 }
 
 #[derive(Debug)]
@@ -171,15 +173,17 @@ enum Listening {
 /// # Errors
 /// See [`ListenError`].
 pub fn bind(spec: &ListenSpec, workers: NonZeroUsize) -> Result<Vec<Listener>, ListenError> {
-    match spec {
-        ListenSpec::Tcp(address) => {
-            bind_tcp(*address, workers).map_err(|source| ListenError::from_io(address, source))
+    let sockets = match &spec.address {
+        ListenAddress::Tcp(address) => {
+            bind_tcp(*address, workers).map_err(|source| ListenError::from_io(address, source))?
         }
-        ListenSpec::Unix(unix) => bind_unix(unix, workers),
-    }
+        ListenAddress::Unix(unix) => bind_unix(unix, workers)?,
+    };
+    let listener = |socket| Listener { socket, mode: spec.mode };
+    Ok(sockets.into_iter().map(listener).collect())
 }
 
-fn bind_tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<Listener>> {
+fn bind_tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<Listening>> {
     let first = tcp_socket(address)?;
     listen_tcp(&first, address)?;
     let unexpected = || io::Error::other("a TCP socket has no IP address");
@@ -194,11 +198,11 @@ fn bind_tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<Listen
         listen_tcp(&sibling, address)?;
         sockets.push(sibling);
     }
-    let listener = |socket: Socket| {
+    let listening = |socket: Socket| {
         let listener = TcpListener::from_std(socket.into());
-        Listener { socket: Listening::Tcp { listener, address } }
+        Listening::Tcp { listener, address }
     };
-    Ok(sockets.into_iter().map(listener).collect())
+    Ok(sockets.into_iter().map(listening).collect())
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -223,15 +227,15 @@ fn listen_tcp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     socket.listen(BACKLOG)
 }
 
-fn bind_unix(spec: &UnixSpec, workers: NonZeroUsize) -> Result<Vec<Listener>, ListenError> {
+fn bind_unix(spec: &UnixSpec, workers: NonZeroUsize) -> Result<Vec<Listening>, ListenError> {
     let (listener, path) = unix::bind(spec)?;
     let path = Arc::new(path);
     let duplicate = |_| {
         let listener = UnixListener::from_std(listener.try_clone()?);
-        Ok(Listener { socket: Listening::Unix { listener, _path: Arc::clone(&path) } })
+        Ok(Listening::Unix { listener, _path: Arc::clone(&path) })
     };
-    let listeners: io::Result<Vec<Listener>> = (0..workers.get()).map(duplicate).collect();
-    listeners.map_err(|source| ListenError::from_io(spec.path.display(), source))
+    let listening: io::Result<Vec<Listening>> = (0..workers.get()).map(duplicate).collect();
+    listening.map_err(|source| ListenError::from_io(spec.path.display(), source))
 }
 
 impl Listener {
@@ -258,6 +262,11 @@ impl Listener {
             Listening::Tcp { address, .. } => Some(*address),
             Listening::Unix { .. } => None,
         }
+    }
+
+    /// How the requests of its clients go to handlers.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     fn source(&mut self) -> &mut dyn Source {

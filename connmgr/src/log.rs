@@ -4,7 +4,8 @@
 //! [INFO] 2026-01-31 12:00:00.123 [forebay_connmgr::edge] listening on 0.0.0.0:8000 workers=2
 //! ```
 //!
-//! That is `[LEVEL] date time [module] text`, in local time, then the event's fields as `key=value`. Pushpin's runner
+//! That is `[LEVEL] date time [module] text`, in local time, then the event's fields as `key=value`. The levels are
+//! `ERR`, `WARN`, `INFO`, `DEBUG` and `TRACE` (measured on Condure 1.9.1). Pushpin's runner
 //! reads its children's standard output and inserts the service's name after the third space of a line that begins
 //! with a bracket, so the form up to there is a contract; and it is why nothing goes to standard error.
 //!
@@ -15,19 +16,28 @@
 //! **A log that cannot be written is lost.** Whoever reads our output may go away before us; an edge that holds a
 //! million clients does not die of it, and there is nobody left to be told.
 //!
+//! Besides, the log can be tapped at debug level while the process runs, whatever goes to standard output: [`Tap`].
+//!
 //! Spans are not printed: the workers have none. What can happen at any rate (a failing accept, packets that nobody
 //! understands) is logged through [`OncePerSecond`].
 
+mod tap;
+
 use std::fmt::{self, Write as _};
 use std::io;
+use std::sync::Arc;
 
 use jiff::Zoned;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::{self as lines, FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+
+pub use tap::{LINE_BYTES_MAX, LINES_KEPT_MAX, Line, Lines, Tap};
 
 /// How often [`OncePerSecond`] lets a line through, in milliseconds.
 pub const LINE_INTERVAL_MS: u64 = 1000;
@@ -42,22 +52,65 @@ pub struct LogError(#[from] tracing::subscriber::SetGlobalDefaultError);
 /// # Errors
 /// If that was done before: a process has one log.
 pub fn init(level: LevelFilter) -> Result<(), LogError> {
-    tracing::subscriber::set_global_default(subscriber(level, Zoned::now, io::stdout))?;
-    Ok(())
+    init_with_tap(level).map(drop)
 }
 
-fn subscriber<W>(level: LevelFilter, now: fn() -> Zoned, writer: W) -> impl Subscriber + Send + Sync
+/// The same, for a process in which others may follow the log at debug level.
+///
+/// # Errors
+/// If there is a log already.
+pub fn init_with_tap(level: LevelFilter) -> Result<Arc<Tap>, LogError> {
+    let tap = Tap::new();
+    let subscriber = subscriber(level, Zoned::now, io::stdout, &tap);
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(tap)
+}
+
+fn subscriber<W>(
+    level: LevelFilter,
+    now: fn() -> Zoned,
+    writer: W,
+    tap: &Arc<Tap>,
+) -> impl Subscriber + Send + Sync + use<W>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+    let output = lines::layer()
         .with_ansi(false)
         // Otherwise it complains on standard error, and panics if that is closed as well.
         .log_internal_errors(false)
         .event_format(LineFormat { now })
         .with_writer(writer)
-        .finish()
+        .with_filter(level);
+    Registry::default().with(output).with(tap::layer(tap, now))
+}
+
+/// Writes an event as a line, up to and with its end.
+fn write_event(out: &mut dyn fmt::Write, now: &Zoned, event: &Event<'_>) -> fmt::Result {
+    write_start(out, now, *event.metadata().level(), event.metadata().target())?;
+    let mut fields = Fields { line: OneLine { out }, result: Ok(()) };
+    event.record(&mut fields);
+    fields.result?;
+    out.write_char('\n')
+}
+
+/// A line that is for one reader alone, and so not an event.
+pub(crate) fn line(level: Level, module: &str, text: &str) -> String {
+    let mut line = String::new();
+    write_start(&mut line, &Zoned::now(), level, module).expect("a string takes all");
+    write!(OneLine { out: &mut line }, " {text}").expect("a string takes all");
+    line + "\n"
+}
+
+fn write_start(out: &mut dyn fmt::Write, now: &Zoned, level: Level, module: &str) -> fmt::Result {
+    let level = match level {
+        Level::ERROR => "ERR",
+        Level::WARN => "WARN",
+        Level::INFO => "INFO",
+        Level::DEBUG => "DEBUG",
+        Level::TRACE => "TRACE",
+    };
+    write!(out, "[{level}] {} [{module}]", now.strftime("%Y-%m-%d %H:%M:%S%.3f"))
 }
 
 /// Writes an event as a line.
@@ -77,13 +130,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let (level, module) = (event.metadata().level(), event.metadata().target());
-        let now = (self.now)();
-        write!(writer, "[{level}] {} [{module}]", now.strftime("%Y-%m-%d %H:%M:%S%.3f"))?;
-        let mut fields = Fields { line: OneLine { writer }, result: Ok(()) };
-        event.record(&mut fields);
-        fields.result?;
-        fields.line.writer.write_char('\n')
+        write_event(&mut writer, &(self.now)(), event)
     }
 }
 
@@ -120,17 +167,17 @@ impl Visit for Fields<'_> {
 
 /// Escapes control characters.
 struct OneLine<'a> {
-    writer: Writer<'a>,
+    out: &'a mut dyn fmt::Write,
 }
 
 impl fmt::Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
         while let Some((at, control)) = rest.char_indices().find(|(_, c)| c.is_control()) {
-            write!(self.writer, "{}{}", &rest[..at], control.escape_default())?;
+            write!(self.out, "{}{}", &rest[..at], control.escape_default())?;
             rest = &rest[at + control.len_utf8()..];
         }
-        self.writer.write_str(rest)
+        self.out.write_str(rest)
     }
 }
 
@@ -188,7 +235,7 @@ mod tests {
     fn lines(level: LevelFilter, events: impl FnOnce()) -> Vec<String> {
         let written = Written::default();
         let writer = written.clone();
-        with_default(subscriber(level, noon, move || writer.clone()), events);
+        with_default(subscriber(level, noon, move || writer.clone(), &Tap::new()), events);
         std::mem::take(&mut *written.0.lock().unwrap())
     }
 
@@ -203,7 +250,7 @@ mod tests {
         });
         let expected = [
             "[INFO] 2026-01-31 12:00:00.123 [forebay_connmgr::edge] listening on 0.0.0.0:8000\n",
-            "[ERROR] 2026-01-31 12:00:00.123 [a] e\n",
+            "[ERR] 2026-01-31 12:00:00.123 [a] e\n",
             "[WARN] 2026-01-31 12:00:00.123 [a] w\n",
             "[DEBUG] 2026-01-31 12:00:00.123 [a] d\n",
             "[TRACE] 2026-01-31 12:00:00.123 [a] t\n",
@@ -243,7 +290,7 @@ mod tests {
         let lines = lines(LevelFilter::INFO, || {
             tracing::error!(target: "a", error = &error as &dyn std::error::Error);
         });
-        let line = "[ERROR] 2026-01-31 12:00:00.123 [a] error=cannot listen: no\\nluck\n";
+        let line = "[ERR] 2026-01-31 12:00:00.123 [a] error=cannot listen: no\\nluck\n";
         assert_eq!(lines, [line]);
     }
 
@@ -283,7 +330,8 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        with_default(subscriber(LevelFilter::INFO, noon, || Closed), || tracing::info!("x"));
+        let subscriber = subscriber(LevelFilter::INFO, noon, || Closed, &Tap::new());
+        with_default(subscriber, || tracing::info!("x"));
     }
 
     #[test]

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use forebay_core::Key;
-use forebay_core::worker::{Output, Worker};
+use forebay_core::worker::{Mode, Output, Worker};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::Clock;
+use crate::config::Limits;
 use crate::hub::WorkerQueues;
 use crate::listener::{AcceptError, BACKLOG, Listener};
 use crate::log::OncePerSecond;
@@ -60,31 +61,70 @@ pub(crate) struct Shared {
     pub(crate) is_draining: AtomicBool,
     /// The edge stops now.
     pub(crate) is_stopping: AtomicBool,
-    /// Connections of all workers, with those that are just being accepted.
-    pub(crate) connections: AtomicUsize,
-    /// How many there may be.
-    pub(crate) connections_max: usize,
+    /// Connections in stream mode, and how many there may be.
+    stream: Places,
+    /// The same in req mode.
+    req: Places,
     /// Workers that have taken their last client.
     pub(crate) deaf_workers: AtomicUsize,
 }
 
+/// Places for connections of all workers.
+#[derive(Debug, Default)]
+struct Places {
+    /// Those that are taken, also for who is just being accepted.
+    taken: AtomicUsize,
+    max: usize,
+}
+
+impl Places {
+    fn new(max: usize) -> Self {
+        Places { taken: AtomicUsize::new(0), max }
+    }
+
+    /// Takes one more, if there is one.
+    fn reserve(&self) -> bool {
+        let one_more = |taken| (taken < self.max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+    }
+
+    /// Gives some back.
+    fn release(&self, count: usize) {
+        self.taken.fetch_sub(count, Ordering::AcqRel);
+    }
+}
+
 impl Shared {
     /// For an edge that may have so many connections.
-    pub(crate) fn new(connections_max: usize) -> Self {
-        Shared { connections_max, ..Shared::default() }
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Shared {
+            stream: Places::new(limits.stream_maxconn),
+            req: Places::new(limits.req_maxconn),
+            ..Shared::default()
+        }
     }
 
-    /// Takes the place of one more connection, if there is one.
-    fn reserve(&self) -> bool {
-        let one_more = |count| (count < self.connections_max).then_some(count + 1);
-        let update = self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
-        update.is_ok()
+    /// Connections of all workers.
+    pub(crate) fn connections(&self) -> usize {
+        let taken = |places: &Places| places.taken.load(Ordering::Acquire);
+        taken(&self.stream) + taken(&self.req)
     }
 
-    /// Gives places back.
-    fn release(&self, count: usize) {
-        self.connections.fetch_sub(count, Ordering::AcqRel);
+    fn places(&self, mode: Mode) -> &Places {
+        match mode {
+            Mode::Stream => &self.stream,
+            Mode::Req => &self.req,
+        }
     }
+}
+
+/// Whether a listener has clients for us.
+#[derive(Clone, Copy, Debug, Default)]
+struct Acceptance {
+    /// It may have more.
+    is_ready: bool,
+    /// They wait until then: there was no place, or no descriptor.
+    paused_until_ms: u64,
 }
 
 /// The shell around the machine.
@@ -100,14 +140,14 @@ pub(crate) struct WorkerLoop {
     from_hub: VecDeque<forebay_core::hub::FromHub>,
     /// Connections that may be read without waiting for the socket to say so.
     readable: VecDeque<Key>,
-    /// Listeners that may have more clients.
-    acceptable: Vec<bool>,
-    accept_paused_until_ms: u64,
+    /// By listener.
+    acceptances: Vec<Acceptance>,
     is_congested: bool,
     is_draining: bool,
     has_work: bool,
-    /// Places of connections that are taken here.
-    counted: usize,
+    /// Places that are taken here, in stream and in req mode.
+    counted_stream: usize,
+    counted_req: usize,
     date_s: u64,
     buffer: Box<[u8]>,
     accept_pauses: OncePerSecond,
@@ -130,7 +170,7 @@ impl WorkerLoop {
             poll.registry().register(listener, listener_token(index), Interest::READABLE)?;
         }
         Ok(WorkerLoop {
-            acceptable: vec![false; listeners.len()],
+            acceptances: vec![Acceptance::default(); listeners.len()],
             poll,
             listeners,
             machine,
@@ -141,11 +181,11 @@ impl WorkerLoop {
             to_hub: VecDeque::new(),
             from_hub: VecDeque::new(),
             readable: VecDeque::new(),
-            accept_paused_until_ms: 0,
             is_congested: false,
             is_draining: false,
             has_work: false,
-            counted: 0,
+            counted_stream: 0,
+            counted_req: 0,
             date_s: 0,
             buffer: vec![0; READ_BYTES].into(),
             accept_pauses: OncePerSecond::default(),
@@ -182,7 +222,7 @@ impl WorkerLoop {
         self.machine.stop();
         self.handle_outputs();
         self.queues.to_hub.put(&mut self.to_hub);
-        self.shared.release(self.counted);
+        self.count();
         Ok(())
     }
 
@@ -193,11 +233,9 @@ impl WorkerLoop {
             return Some(Duration::ZERO);
         }
         let now_ms = self.clock.now_ms();
-        let mut deadline_ms = self.machine.next_deadline();
-        if self.acceptable.contains(&true) {
-            let retry_ms = self.accept_paused_until_ms;
-            deadline_ms = Some(deadline_ms.map_or(retry_ms, |due| due.min(retry_ms)));
-        }
+        let waiting = self.acceptances.iter().filter(|acceptance| acceptance.is_ready);
+        let retries_ms = waiting.map(|acceptance| acceptance.paused_until_ms);
+        let deadline_ms = self.machine.next_deadline().into_iter().chain(retries_ms).min();
         let wait = deadline_ms.map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
         if self.is_congested { Some(CONGESTED_WAIT) } else { wait }
     }
@@ -209,7 +247,7 @@ impl WorkerLoop {
         }
         let from_top = WAKER.0 - token.0;
         if from_top <= self.listeners.len() {
-            self.acceptable[from_top - 1] = true;
+            self.acceptances[from_top - 1].is_ready = true;
             return;
         }
         let key = Key::from_u64(token.0 as u64);
@@ -271,8 +309,8 @@ impl WorkerLoop {
                 Output::Shutdown(key) => self.sockets.shutdown(key),
                 Output::Close(key) => {
                     self.sockets.remove(self.poll.registry(), key);
-                    // There is a descriptor again.
-                    self.accept_paused_until_ms = 0;
+                    // There is a place again, and a descriptor.
+                    self.resume_accepting();
                 }
             }
         }
@@ -315,38 +353,51 @@ impl WorkerLoop {
     fn accept(&mut self, now_ms: u64) {
         for index in 0..self.listeners.len() {
             let mut budget = ACCEPTS_PER_TURN;
-            while self.acceptable[index] && budget > 0 && now_ms >= self.accept_paused_until_ms {
+            loop {
+                let Acceptance { is_ready, paused_until_ms } = self.acceptances[index];
+                if !is_ready || budget == 0 || now_ms < paused_until_ms {
+                    break;
+                }
                 budget -= 1;
                 self.accept_one(now_ms, index);
             }
         }
     }
 
+    fn resume_accepting(&mut self) {
+        for acceptance in &mut self.acceptances {
+            acceptance.paused_until_ms = 0;
+        }
+    }
+
     /// Takes those who wait in the backlogs, before these go and take them along.
     fn accept_last(&mut self, now_ms: u64) {
-        self.accept_paused_until_ms = 0;
-        self.acceptable.fill(true);
+        self.acceptances.fill(Acceptance { is_ready: true, paused_until_ms: 0 });
         for _ in 0..BACKLOG as usize / ACCEPTS_PER_TURN {
             self.accept(now_ms);
         }
     }
 
     fn accept_one(&mut self, now_ms: u64, index: usize) {
-        if !self.shared.reserve() {
-            self.accept_paused_until_ms = now_ms + FULL_PAUSE_MS;
+        let mode = self.listeners[index].mode();
+        if !self.shared.places(mode).reserve() {
+            self.acceptances[index].paused_until_ms = now_ms + FULL_PAUSE_MS;
             return;
         }
         match self.listeners[index].accept() {
             // The machine asks for the address when a request needs it.
             Ok((stream, _)) => {
-                self.counted += 1;
-                let key = self.machine.accept(now_ms);
+                match mode {
+                    Mode::Stream => self.counted_stream += 1,
+                    Mode::Req => self.counted_req += 1,
+                }
+                let key = self.machine.accept(now_ms, mode);
                 if self.sockets.insert(self.poll.registry(), key, stream).is_err() {
                     self.machine.handle_error(key);
                 }
             }
             Err(error) => {
-                self.shared.release(1);
+                self.shared.places(mode).release(1);
                 self.handle_accept_error(now_ms, index, error);
             }
         }
@@ -354,9 +405,11 @@ impl WorkerLoop {
 
     fn handle_accept_error(&mut self, now_ms: u64, index: usize, error: AcceptError) {
         match error {
-            AcceptError::WouldBlock => self.acceptable[index] = false,
+            AcceptError::WouldBlock => self.acceptances[index].is_ready = false,
             AcceptError::Lasting(error) => {
-                self.accept_paused_until_ms = now_ms + ACCEPT_PAUSE_MS;
+                for acceptance in &mut self.acceptances {
+                    acceptance.paused_until_ms = now_ms + ACCEPT_PAUSE_MS;
+                }
                 if let Some(suppressed) = self.accept_pauses.handle_line(now_ms) {
                     tracing::warn!("accepting is paused: {error} ({suppressed} more)");
                 }
@@ -372,7 +425,7 @@ impl WorkerLoop {
         for mut listener in self.listeners.drain(..) {
             let _ = self.poll.registry().deregister(&mut listener);
         }
-        self.acceptable.clear();
+        self.acceptances.clear();
     }
 
     fn set_date(&mut self) {
@@ -385,10 +438,13 @@ impl WorkerLoop {
 
     /// Gives back the places of connections that have ended.
     fn count(&mut self) {
-        let ended = self.counted - self.machine.connections();
-        if ended > 0 {
-            self.shared.release(ended);
-            self.counted -= ended;
+        let counts = [(Mode::Stream, &mut self.counted_stream), (Mode::Req, &mut self.counted_req)];
+        for (mode, counted) in counts {
+            let ended = *counted - self.machine.connections_in(mode);
+            if ended > 0 {
+                self.shared.places(mode).release(ended);
+                *counted -= ended;
+            }
         }
     }
 

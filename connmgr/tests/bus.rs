@@ -21,6 +21,8 @@ mod lifecycle;
 mod pushing;
 #[path = "bus/receiving.rs"]
 mod receiving;
+#[path = "bus/requesting.rs"]
+mod requesting;
 #[path = "bus/routing.rs"]
 mod routing;
 #[path = "bus/zmtp.rs"]
@@ -43,6 +45,7 @@ fn config(groups: &[&[&str]]) -> BusConfig {
     let specs = |group: &&[&str]| group.iter().map(|spec| spec.parse().unwrap()).collect();
     BusConfig {
         groups: groups.iter().map(specs).collect(),
+        req: Vec::new(),
         connect: false,
         ipc_file_mode: None,
         instance_id: "edge".to_owned(),

@@ -1,9 +1,11 @@
-//! What comes in: events of the bus, and the frames of ZHTTP's stream mode.
+//! What comes in: events of the bus, and the frames of ZHTTP.
 //!
 //! Only the ZeroMQ framing is undone here; a packet is handed on as the bytes `T…` that it is, and
 //! whether these are a ZHTTP packet is for the session to say. Both framings that handlers use on
 //! `-out-stream` are taken: with the empty delimiter (`[peer, "", T…]`, what REQ-minded code and a
-//! ROUTER peer send) and without it (`[peer, T…]`).
+//! ROUTER peer send) and without it (`[peer, T…]`). The same holds for the answers of req mode:
+//! `["", T…]` is what a REP sends, and `[T…]` what a ROUTER or a DEALER sends that leaves the
+//! delimiter out.
 
 use bytes::Bytes;
 
@@ -14,6 +16,14 @@ pub enum Inbound {
     Routed {
         /// The peer's identity: an answer to it goes out with `try_route`.
         peer: Bytes,
+        /// `T…`
+        packet: Bytes,
+    },
+    /// An answer in req mode. Which request it answers, and so which client it is for, only its id
+    /// can tell: a DEALER does not say who has sent a message. For some requests none ever comes:
+    /// they are lost with a handler that ends, and libzmq's REP and ROUTER (4.3.5) drop answers
+    /// beyond their own high-water mark without a word.
+    Replied {
         /// `T…`
         packet: Bytes,
     },
@@ -35,9 +45,10 @@ pub enum Inbound {
         /// The peer's identity.
         peer: Bytes,
     },
-    /// The number of peers that take requests from a group's `-out` has changed.
+    /// The number of peers that take requests of a group has changed.
     PushPeers {
-        /// Index in [`BusConfig::groups`](super::BusConfig::groups).
+        /// Index in [`BusConfig::groups`](super::BusConfig::groups); the one behind the last is req
+        /// mode's.
         group: usize,
         /// How many there are now.
         count: usize,
@@ -45,7 +56,8 @@ pub enum Inbound {
     /// A group that refused a message as `Full` has room again. Comes once for any number of
     /// refusals.
     PushReady {
-        /// Index in [`BusConfig::groups`](super::BusConfig::groups).
+        /// Index in [`BusConfig::groups`](super::BusConfig::groups); the one behind the last is req
+        /// mode's.
         group: usize,
     },
     /// A message whose frames are not those of ZHTTP. It has been dropped.
@@ -62,24 +74,30 @@ pub enum Inbound {
 /// Undoes the framing of `-out-stream`. `parts` are the frames without the first one, the peer's
 /// identity.
 pub(super) fn parse_routed(peer: Bytes, parts: impl IntoIterator<Item = Bytes>) -> Inbound {
+    match delimited(parts) {
+        Ok(packet) => Inbound::Routed { peer, packet },
+        Err(reason) => Inbound::Malformed { peer: Some(peer), reason },
+    }
+}
+
+/// Undoes the framing of an answer in req mode. `parts` are all its frames.
+pub(super) fn parse_replied(parts: impl IntoIterator<Item = Bytes>) -> Inbound {
+    match delimited(parts) {
+        Ok(packet) => Inbound::Replied { packet },
+        Err(reason) => Inbound::Malformed { peer: None, reason },
+    }
+}
+
+/// The packet that stands alone or behind the empty delimiter; or what is wrong.
+fn delimited(parts: impl IntoIterator<Item = Bytes>) -> Result<Bytes, &'static str> {
     let mut parts = parts.into_iter();
     let packet = match (parts.next(), parts.next(), parts.next()) {
         (Some(packet), None, _) => packet,
         (Some(delimiter), Some(packet), None) if delimiter.is_empty() => packet,
-        (None, ..) => {
-            return Inbound::Malformed { peer: Some(peer), reason: "no packet after the identity" };
-        }
-        (Some(_), Some(_), _) => {
-            return Inbound::Malformed {
-                peer: Some(peer),
-                reason: "more frames than delimiter and packet",
-            };
-        }
+        (None, ..) => return Err("no frame"),
+        (Some(_), Some(_), _) => return Err("more frames than delimiter and packet"),
     };
-    if packet.is_empty() {
-        return Inbound::Malformed { peer: Some(peer), reason: "empty packet" };
-    }
-    Inbound::Routed { peer, packet }
+    if packet.is_empty() { Err("empty packet") } else { Ok(packet) }
 }
 
 /// Undoes the framing of `-in`: one frame, `"{instance-id} "` and the packet. `prefix` has the
@@ -89,7 +107,7 @@ pub(super) fn parse_published(prefix: &[u8], parts: impl IntoIterator<Item = Byt
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next()) {
         (Some(frame), None) if frame.starts_with(prefix) => match frame.len() - prefix.len() {
-            0 => malformed("empty packet"),
+            0 => malformed("published an empty packet"),
             _ => Inbound::Published { packet: frame.slice(prefix.len()..) },
         },
         // The subscription keeps these out; a publisher that does not filter could still send them.
@@ -125,6 +143,21 @@ mod tests {
         {
             let Inbound::Malformed { peer, .. } = routed(parts) else { panic!("{parts:?}") };
             assert_eq!(peer, Some("p".into()));
+        }
+    }
+
+    #[test]
+    fn replied_with_and_without_delimiter() {
+        let replied = |parts: &[&'static str]| {
+            parse_replied(parts.iter().map(|part| Bytes::from_static(part.as_bytes())))
+        };
+        let expected = Inbound::Replied { packet: "T1:a,".into() };
+        assert_eq!(replied(&["", "T1:a,"]), expected);
+        assert_eq!(replied(&["T1:a,"]), expected);
+        for parts in
+            [&[][..], &[""], &["", ""], &["a", "b"], &["", "a", "b"], &["", "", "T"], &["a", ""]]
+        {
+            assert!(matches!(replied(parts), Inbound::Malformed { peer: None, .. }), "{parts:?}");
         }
     }
 

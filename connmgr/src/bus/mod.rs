@@ -1,11 +1,15 @@
-//! The bus: the edge's ZeroMQ sockets in stream mode. Nothing outside this module knows the
-//! library.
+//! The bus: the edge's ZeroMQ sockets. Nothing outside this module knows the library.
 //!
-//! | socket | address | what goes over it |
-//! | --- | --- | --- |
-//! | PUSH, one for each group | `-out` | the first packet of a session, to whoever takes it |
-//! | ROUTER, identity = instance id | `-out-stream` | all other packets to one certain handler; and packets from it |
-//! | SUB, subscribed to `"{instance-id} "` | `-in` | packets that handlers publish to this edge |
+//! | mode | socket | address | what goes over it |
+//! | --- | --- | --- | --- |
+//! | stream | PUSH, one for each group | `-out` | the first packet of a session, to whoever takes it |
+//! | stream | ROUTER, identity = instance id | `-out-stream` | all other packets to one certain handler; and packets from it |
+//! | stream | SUB, subscribed to `"{instance-id} "` | `-in` | packets that handlers publish to this edge |
+//! | req | DEALER | as given | whole requests, to whoever takes them; and the answers |
+//!
+//! Each mode has its sockets only if it has an address. Req mode is one more group, behind the last
+//! of [`BusConfig::groups`]: requests go out with [`Bus::try_push`] whichever mode they are of, and
+//! what is told about groups is told about that one. Its peers are REP, ROUTER or DEALER.
 //!
 //! The caller owns a [`Bus`] on a current-thread tokio runtime in a thread of its own, and turns it
 //! in a loop:
@@ -23,8 +27,11 @@
 //! is for. What is put in between two flushes goes out in one write, so flush once for a batch (at
 //! most [`SENDS_PER_FLUSH`] messages, so that the queues don't fill up while nobody drains them),
 //! not once for a message. Each peer has its own queue and its own task, so a peer that is stuck or
-//! killed holds up nobody; past [`HIGH_WATER_MARK`] messages it is passed over (PUSH) or its
-//! messages are refused (ROUTER).
+//! killed holds up nobody; past [`HIGH_WATER_MARK`] messages it is passed over (PUSH, DEALER)
+//! or its messages are refused (ROUTER).
+//!
+//! **Receiving.** The ROUTER, the SUB and the DEALERs are asked in turn, and each takes from its
+//! peers in turn: nobody who sends without a pause holds up another.
 //!
 //! **Losses come last.** When a handler leaves in good order, its last packets and the end of its
 //! connection arrive together. omq takes a connection off its list only after all that was read
@@ -34,8 +41,9 @@
 //!
 //! **What omq-tokio 0.33.0 does differently, and where that is dealt with:**
 //!
-//! * connecting sockets queue for peers that are not there (`push.rs`: one PUSH for each spec);
-//! * a bound PUSH without peers says *full* (`push.rs`: the snapshots tell *no peer*);
+//! * connecting sockets queue for peers that are not there (`group.rs`: one PUSH or
+//!   DEALER for each spec);
+//! * a bound PUSH or DEALER without peers says *full* (`group.rs`: the snapshots tell *no peer*);
 //! * its monitor drops events when they come fast (`sockets.rs`: snapshots instead);
 //! * a message that is refused for any reason but *full* is not given back (a reference-counted
 //!   copy is kept).
@@ -45,34 +53,35 @@
 //! libzmq (4.3.4), sound, but a C++ dependency and a quarter to a half more CPU for a request. The
 //! contract that another library would have to keep is `connmgr/tests/bus.rs`.
 
+mod group;
 mod inbound;
-mod push;
+mod req_spec;
 mod roster;
 mod sockets;
 mod spec;
+mod stream;
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::Poll;
+use std::future::{Future, pending};
 use std::time::Duration;
 
 use bytes::Bytes;
-use omq_tokio::{Error, Identity, IdentitySocket, Message, Socket, TrySendError};
-use tokio::sync::watch;
+use omq_tokio::{Error, Message};
 use tokio::task::JoinSet;
 
 pub use inbound::Inbound;
+pub use req_spec::{ReqSpec, ReqSpecError};
 pub use spec::{Spec, SpecError};
 
-use push::PushGroup;
-use roster::{Roster, Snapshot};
+use group::{Group, Kind, push_ready};
+use stream::StreamSockets;
 
-/// Messages that wait for one peer, in each direction. Past it the peer is passed over (PUSH), or
-/// messages to it are refused (ROUTER), or nothing more is read from it (ROUTER, SUB).
+/// Messages that wait for one peer, in each direction. Past it the peer is passed over (PUSH,
+/// DEALER), or messages to it are refused (ROUTER), or nothing more is read from it (ROUTER, SUB,
+/// DEALER).
 ///
-/// The memory of a stuck peer is this many messages. Besides, the kernel keeps what it has taken: 128 KiB
-/// of requests for a puller, 2 MiB of packets for a peer on `ipc`.
+/// The memory of a stuck peer is this many messages. Besides, the kernel keeps what it has taken:
+/// 128 KiB of requests for a puller or a peer of req mode, 2 MiB of packets for a peer on `ipc`.
 pub const HIGH_WATER_MARK: u32 = 1_000;
 
 /// The largest message that is taken from a peer, in bytes over all frames; omq counts each frame
@@ -98,9 +107,13 @@ pub const MESSAGES_BEFORE_NEWS_MAX: usize = 16 * HIGH_WATER_MARK as usize;
 /// Where the bus is, and who it is.
 #[derive(Clone, Debug)]
 pub struct BusConfig {
-    /// The groups that requests are pushed to; each has at least one base spec. The ROUTER and the
-    /// SUB are shared: they bind (or connect) to all specs of all groups.
+    /// The groups that requests of stream mode are pushed to; each has at least one base spec. The
+    /// ROUTER and the SUB are shared: they bind (or connect) to all specs of all groups. Empty: an
+    /// edge without stream mode, and none of its three kinds of sockets.
     pub groups: Vec<Vec<Spec>>,
+    /// Where requests of req mode go: to the DEALER on all these specs. It is the group behind the
+    /// last of `groups`. Empty: an edge without req mode.
+    pub req: Vec<ReqSpec>,
     /// Connect to the specs, instead of binding them.
     pub connect: bool,
     /// Mode of the `ipc` files that are bound, as for `chmod`. `None`: what the umask gives.
@@ -120,8 +133,8 @@ pub enum BusError {
         /// The id, as it was given.
         instance_id: String,
     },
-    /// There is no group, or one without a spec.
-    #[error("a group of handlers has no spec")]
+    /// There is no spec of either mode, or a group without one.
+    #[error("there is no spec of handlers, or a group without one")]
     NoSpec,
     /// An address could not be bound.
     #[error("cannot bind {endpoint}")]
@@ -178,25 +191,41 @@ impl Refused {
     }
 }
 
-/// The edge's three kinds of sockets. See the module's documentation for how it is turned.
+/// The edge's sockets. See the module's documentation for how they are turned.
 #[derive(Debug)]
 pub struct Bus {
-    groups: Vec<PushGroup>,
-    router: IdentitySocket,
-    subscriber: Socket,
-    /// `"{instance-id} "`
-    prefix: Vec<u8>,
+    /// Those of stream mode in their order, and behind them, if there is one, that of req mode.
+    groups: Vec<Group>,
+    /// `None` without stream mode.
+    stream: Option<StreamSockets>,
     watchers: sockets::Watchers,
-    connections: watch::Receiver<Snapshot>,
-    /// Raised to get a new snapshot of the ROUTER's connections.
-    epoch: watch::Sender<u64>,
-    roster: Roster,
     /// Events that are due before anything else.
     due: VecDeque<Inbound>,
     /// Messages that were handed out while news waited.
     messages_before_news: usize,
-    /// Whose turn it is, when both the ROUTER and the SUB have messages.
-    subscriber_next: bool,
+    /// Whose turn it is to be asked for a message.
+    source: Source,
+}
+
+/// The sockets that receive.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Router,
+    Subscriber,
+    Dealers,
+}
+
+impl Source {
+    /// In how many steps `next` comes round.
+    const COUNT: usize = 3;
+
+    fn next(self) -> Source {
+        match self {
+            Source::Router => Source::Subscriber,
+            Source::Subscriber => Source::Dealers,
+            Source::Dealers => Source::Router,
+        }
+    }
 }
 
 impl Bus {
@@ -217,47 +246,41 @@ impl Bus {
         {
             return Err(BusError::InstanceId { instance_id: config.instance_id });
         }
-        if config.groups.is_empty() || config.groups.iter().any(Vec::is_empty) {
+        let no_spec = config.groups.is_empty() && config.req.is_empty();
+        if no_spec || config.groups.iter().any(Vec::is_empty) {
             return Err(BusError::NoSpec);
         }
-        let prefix = format!("{id} ").into_bytes();
         let mut watchers = sockets::Watchers::new();
-        let mut groups = Vec::with_capacity(config.groups.len());
+        let mut groups = Vec::with_capacity(config.groups.len() + 1);
         for specs in &config.groups {
-            groups.push(PushGroup::open(specs, &config, &mut watchers).await?);
+            let addresses: Vec<&str> = specs.iter().map(Spec::out).collect();
+            groups.push(Group::open(Kind::Push, &addresses, &config, &mut watchers).await?);
         }
-        let router = sockets::router(id)?;
-        let subscriber = sockets::subscriber(&prefix).await?;
-        for spec in config.groups.iter().flatten() {
-            sockets::attach(&router, spec.out_stream(), &config).await?;
-            sockets::attach(&subscriber, spec.inward(), &config).await?;
+        let mut stream = None;
+        if !config.groups.is_empty() {
+            stream = Some(StreamSockets::open(&config, &mut watchers).await?);
         }
-        let (epoch, asked) = watch::channel(0);
-        let connections = watchers.watch(&router, asked);
-        let router = IdentitySocket::try_from(router)
-            .map_err(|source| BusError::Socket { source: source.into() })?;
+        if !config.req.is_empty() {
+            let addresses: Vec<&str> = config.req.iter().map(ReqSpec::address).collect();
+            groups.push(Group::open(Kind::Dealer, &addresses, &config, &mut watchers).await?);
+        }
         Ok(Bus {
             groups,
-            router,
-            subscriber,
-            prefix,
+            stream,
             watchers,
-            connections,
-            epoch,
-            roster: Roster::default(),
             due: VecDeque::new(),
             messages_before_news: 0,
-            subscriber_next: false,
+            source: Source::Router,
         })
     }
 
     /// The number of peers that take requests of a group. 0 for a group that does not exist.
     pub fn push_peers(&self, group: usize) -> usize {
-        self.groups.get(group).map_or(0, PushGroup::peers)
+        self.groups.get(group).map_or(0, Group::peers)
     }
 
     /// Puts a packet into the queue of one of the group's peers, each in turn; a peer whose queue
-    /// is full is left out.
+    /// is full is left out. A peer of req mode gets `["", packet]`, a puller `[packet]`.
     ///
     /// # Errors
     /// Gives the packet back: `Full` if all queues are full, `NoPeer` if there is no peer, or no
@@ -273,13 +296,11 @@ impl Bus {
     ///
     /// # Errors
     /// Gives the packet back: `Full` if that peer's queue is full, `NoPeer` if no peer has that
-    /// identity.
+    /// identity, as nobody has without stream mode.
     pub fn try_route(&self, peer: &[u8], packet: Bytes) -> Result<(), Refused> {
-        let message = Message::multipart([Bytes::new(), packet.clone()]);
-        match self.router.try_send_to(peer, message) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(Refused::Full(packet)),
-            Err(TrySendError::Closed | TrySendError::Error(_)) => Err(Refused::NoPeer(packet)),
+        match &self.stream {
+            Some(stream) => stream.try_route(peer, packet),
+            None => Err(Refused::NoPeer(packet)),
         }
     }
 
@@ -296,10 +317,14 @@ impl Bus {
                 return event;
             }
             tokio::select! {
-                routed = self.router.recv_from() => self.take_routed(routed),
-                published = self.subscriber.recv() => self.take_published(published),
+                received = or_never(self.stream.as_ref().map(StreamSockets::recv)) => {
+                    self.take_stream(received);
+                }
+                replied = or_never(self.dealers().map(Group::recv)) => {
+                    self.take_replied(replied);
+                }
                 () = self.watchers.changed() => {}
-                () = push_ready(&self.groups) => {}
+                () = push_ready(self.groups.iter()) => {}
             }
         }
     }
@@ -325,23 +350,31 @@ impl Bus {
         // A socket closes when its last handle does, and the watchers have some.
         self.watchers.shutdown().await;
         let mut closing = JoinSet::new();
-        for socket in self.groups.into_iter().flat_map(PushGroup::into_sockets) {
+        let stream = self.stream.into_iter().flat_map(StreamSockets::into_sockets);
+        for socket in self.groups.into_iter().flat_map(Group::into_sockets).chain(stream) {
             closing.spawn(socket.close());
         }
-        closing.spawn(self.router.into_inner().close());
-        closing.spawn(self.subscriber.close());
         while closing.join_next().await.is_some() {}
     }
 
+    /// The group of req mode.
+    fn dealers(&self) -> Option<&Group> {
+        self.groups.last().filter(|group| group.kind() == Kind::Dealer)
+    }
+
+    fn dealers_mut(&mut self) -> Option<&mut Group> {
+        self.groups.last_mut().filter(|group| group.kind() == Kind::Dealer)
+    }
+
     fn has_news(&self) -> bool {
-        self.connections.has_changed().unwrap_or(false)
-            || self.groups.iter().any(PushGroup::has_news)
+        self.stream.as_ref().is_some_and(StreamSockets::has_news)
+            || self.groups.iter().any(Group::has_news)
     }
 
     /// Makes joins, losses and changes of the groups due.
     fn take_news(&mut self) {
-        if self.connections.has_changed().unwrap_or(false) {
-            self.roster.handle_snapshot(&self.connections.borrow_and_update(), &mut self.due);
+        if let Some(stream) = &mut self.stream {
+            stream.take_news(&mut self.due);
         }
         for (group, pushing) in self.groups.iter_mut().enumerate() {
             if let Some(count) = pushing.take_news() {
@@ -353,40 +386,40 @@ impl Bus {
         }
     }
 
-    /// Makes one message due, from the ROUTER and the SUB in turn. False if neither has one.
+    /// Makes one message due, from the sockets in turn. False if none has one.
     fn take_message(&mut self) -> bool {
-        for _ in 0..2 {
-            self.subscriber_next = !self.subscriber_next;
-            if self.subscriber_next {
-                match self.router.try_recv_from() {
-                    Err(Error::WouldBlock) => continue,
-                    routed => self.take_routed(routed),
-                }
-            } else {
-                match self.subscriber.try_recv() {
-                    Err(Error::WouldBlock) => continue,
-                    published => self.take_published(published),
-                }
+        for _ in 0..Source::COUNT {
+            let source = self.source;
+            self.source = source.next();
+            let stream = self.stream.as_ref();
+            let taken = match source {
+                Source::Router => stream
+                    .and_then(StreamSockets::try_recv_routed)
+                    .map(|received| self.take_stream(received)),
+                Source::Subscriber => stream
+                    .and_then(StreamSockets::try_recv_published)
+                    .map(|received| self.take_stream(received)),
+                Source::Dealers => self
+                    .dealers_mut()
+                    .and_then(Group::try_recv)
+                    .map(|received| self.take_replied(received)),
+            };
+            if taken.is_some() {
+                return true;
             }
-            return true;
         }
         false
     }
 
-    fn take_routed(&mut self, received: Result<(Identity, Message), Error>) {
-        let Ok((identity, message)) = received else {
-            return self.due.push_back(Inbound::Closed);
-        };
-        let (peer, connection) = (identity.to_bytes(), identity.peer_info().connection_id);
-        if self.roster.handle_sender(&peer, connection, &mut self.due) {
-            self.epoch.send_replace(self.roster.epoch());
+    fn take_stream(&mut self, received: stream::Received) {
+        if let Some(stream) = &mut self.stream {
+            stream.handle_received(received, &mut self.due);
         }
-        self.due.push_back(inbound::parse_routed(peer, parts(&message)));
     }
 
-    fn take_published(&mut self, received: Result<Message, Error>) {
+    fn take_replied(&mut self, received: Result<Message, Error>) {
         self.due.push_back(match received {
-            Ok(message) => inbound::parse_published(&self.prefix, parts(&message)),
+            Ok(message) => inbound::parse_replied(parts(&message)),
             Err(_) => Inbound::Closed,
         });
     }
@@ -397,15 +430,10 @@ fn parts(message: &Message) -> impl Iterator<Item = Bytes> {
     (0..message.len()).map_while(|index| message.part_bytes(index))
 }
 
-/// Completes when any group that refused a message may have room again. Never, if none has.
-async fn push_ready(groups: &[PushGroup]) {
-    type Waiting<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-    let waiting = groups.iter().flat_map(PushGroup::waiting);
-    let mut waiting: Vec<Waiting<'_>> =
-        waiting.map(|socket| Box::pin(socket.wait_send_ready()) as Waiting<'_>).collect();
-    std::future::poll_fn(|context| {
-        let ready = waiting.iter_mut().any(|room| room.as_mut().poll(context).is_ready());
-        if ready { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+/// Waits for what there is to wait for; forever, if that is nothing.
+async fn or_never<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
 }

@@ -17,11 +17,12 @@ use super::{BusConfig, BusError, HIGH_WATER_MARK, LINGER_MAX, MESSAGE_SIZE_MAX};
 /// comes again. A few KiB each. A thousand handlers that start together fit.
 const HANDSHAKES_PENDING_MAX: usize = 1_024;
 
-/// What the kernel may keep of requests for one puller, in bytes (Linux keeps twice as much).
+/// What the kernel may keep of requests for one peer of a group, in bytes (Linux keeps twice as
+/// much).
 ///
 /// The library's own choice for `ipc`, 1 MiB, would hide ten thousand small requests with a handler
 /// that is stuck, while others are idle.
-const PUSH_KERNEL_BUFFER_BYTES: usize = 64 * 1024;
+const REQUEST_KERNEL_BUFFER_BYTES: usize = 64 * 1024;
 
 /// First and last pause between attempts to connect, when the bus connects instead of binding.
 const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -52,7 +53,13 @@ fn options() -> Options {
 
 /// A PUSH for one group, or, when connecting, for one spec of it.
 pub(super) fn push() -> Result<Socket, BusError> {
-    create(SocketType::Push, options().send_buffer_size(PUSH_KERNEL_BUFFER_BYTES))
+    create(SocketType::Push, options().send_buffer_size(REQUEST_KERNEL_BUFFER_BYTES))
+}
+
+/// A DEALER for req mode, or, when connecting, for one spec of it. Without an identity, as
+/// Condure's: a ROUTER that answers knows the connection, and needs no name.
+pub(super) fn dealer() -> Result<Socket, BusError> {
+    create(SocketType::Dealer, options().send_buffer_size(REQUEST_KERNEL_BUFFER_BYTES))
 }
 
 /// The ROUTER, under the identity that ROUTER peers address it by.

@@ -93,8 +93,9 @@ impl FromStr for Spec {
         let Some(address) = spec.strip_prefix("tcp://") else {
             return Err(SpecError::Scheme { spec: spec.to_owned() });
         };
-        let (host, port) =
-            split_address(address).ok_or_else(|| SpecError::Port { spec: spec.to_owned() })?;
+        let (host, port) = split_address(address)
+            .filter(|(_, port)| *port <= TCP_BASE_PORT_MAX)
+            .ok_or_else(|| SpecError::Port { spec: spec.to_owned() })?;
         let at = |offset: u16| format!("tcp://{host}:{}", port + offset);
         Ok(Spec { base: spec.to_owned(), out: at(0), out_stream: at(1), inward: at(2) })
     }
@@ -106,13 +107,14 @@ impl fmt::Display for Spec {
     }
 }
 
-/// Splits `host:port`. An IPv6 host is in brackets, so the last colon is always the port's.
-fn split_address(address: &str) -> Option<(&str, u16)> {
+/// Splits `host:port`. An IPv6 host is in brackets, so the last colon is always the port's. `None`
+/// without a host, or if the port is no number from 1 on.
+pub(super) fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     // `u16::from_str` would take a sign.
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let port = if digits { port.parse::<u16>().ok()? } else { return None };
-    (!host.is_empty() && (1..=TCP_BASE_PORT_MAX).contains(&port)).then_some((host, port))
+    (!host.is_empty() && port > 0).then_some((host, port))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser};
 
 use super::value::{ListValue, ListValueParser, parse_duration, parse_file_mode};
-use super::{LISTEN_DEFAULT, ZCLIENT_STREAM_DEFAULT};
+use super::{LISTEN_DEFAULT, ZCLIENT_REQ_DEFAULT, ZCLIENT_STREAM_DEFAULT};
 
 /// The edge as a program of its own.
 #[derive(Clone, Debug, Parser)]
@@ -51,7 +51,7 @@ pub struct ConnmgrArgs {
     pub timeouts: TimeoutArgs,
     /// What the process tells of itself.
     #[command(flatten)]
-    pub logging: LoggingArgs,
+    pub observation: ObservationArgs,
     /// What Condure has and Forebay has no use for, or not yet.
     #[command(flatten)]
     pub compatibility: CompatibilityArgs,
@@ -61,8 +61,9 @@ pub struct ConnmgrArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct ListenerArgs {
-    /// Where to take clients; repeatable. A unix socket is PATH,local and may have ,mode=OCTAL ,user=NAME ,group=NAME
-    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream]")]
+    /// Where to take clients; repeatable. A unix socket is PATH,local and may have ,mode=OCTAL ,user=NAME ,group=NAME.
+    /// ,req sends whole requests to --zclient-req, ,stream (the default) sends them in pieces to --zclient-stream
+    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream|req]")]
     #[arg(value_parser = ListValueParser, default_value = LISTEN_DEFAULT)]
     pub listen: Vec<ListValue>,
 
@@ -80,17 +81,24 @@ pub struct HandlerArgs {
     #[arg(long, env = "FOREBAY_ID", value_name = "ID", default_value = "connmgr")]
     pub id: String,
 
-    /// Base spec of the PUSH, ROUTER and SUB sockets: ipc://PATH or tcp://HOST:PORT (takes 3 ports); repeatable
+    /// Address of the DEALER socket of req mode, as it stands: ipc://PATH or tcp://HOST:PORT; repeatable. Opened only if
+    /// a listener is req
+    #[arg(long, env = "FOREBAY_ZCLIENT_REQ", value_name = "SPEC")]
+    #[arg(value_parser = ListValueParser, default_value = ZCLIENT_REQ_DEFAULT)]
+    pub zclient_req: Vec<ListValue>,
+
+    /// Base spec of the PUSH, ROUTER and SUB sockets of stream mode: ipc://PATH or tcp://HOST:PORT (takes 3 ports);
+    /// repeatable. Opened only if a listener is stream
     #[arg(long, env = "FOREBAY_ZCLIENT_STREAM", value_name = "BASE")]
     #[arg(value_parser = ListValueParser, default_value = ZCLIENT_STREAM_DEFAULT)]
     pub zclient_stream: Vec<ListValue>,
 
-    /// Connect to the base specs, instead of binding them
+    /// Connect to the specs of handlers, instead of binding them
     #[arg(long, env = "FOREBAY_ZCLIENT_CONNECT", value_parser = BoolishValueParser::new())]
     pub zclient_connect: bool,
 
-    /// Send requests whose path begins with PREFIX to plain handlers at base spec SPEC; repeatable, the longest
-    /// prefix wins
+    /// Send requests of stream mode whose path begins with PREFIX to plain handlers at base spec SPEC; repeatable, the
+    /// longest prefix wins
     #[arg(long, env = "FOREBAY_ROUTE", value_name = "PREFIX=SPEC", value_parser = ListValueParser)]
     pub route: Vec<ListValue>,
 
@@ -104,13 +112,32 @@ pub struct HandlerArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// Connections of all workers together; a descriptor each. More wait in the kernel's backlog
+    /// Connections in stream mode, of all workers together; a descriptor each. More wait in the kernel's backlog
     #[arg(long, env = "FOREBAY_STREAM_MAXCONN", value_name = "N", default_value_t = 10_000)]
     pub stream_maxconn: usize,
 
-    /// Bytes of request head or body read ahead for a connection; held only while bytes are in flight
+    /// Connections in req mode, of all workers together; a descriptor each. More wait in the kernel's backlog
+    #[arg(long, env = "FOREBAY_REQ_MAXCONN", value_name = "N", default_value_t = 100)]
+    pub req_maxconn: usize,
+
+    /// Bytes of a body read ahead for a connection in stream mode, and that its handler may send ahead, 256 to 8388608;
+    /// held only while bytes are in flight
     #[arg(long, env = "FOREBAY_BUFFER_SIZE", value_name = "BYTES", default_value_t = 8192)]
     pub buffer_size: usize,
+
+    /// Bytes of a body in req mode, of request and of response, 1 to 14680064; a larger request gets a 413. Held until
+    /// the body is whole
+    #[arg(long, env = "FOREBAY_BODY_BUFFER_SIZE", value_name = "BYTES", default_value_t = 100_000)]
+    pub body_buffer_size: usize,
+
+    /// Bytes of a request head, 1024 to 1048576; a larger one gets a 431. Held until the head is whole
+    #[arg(long, env = "FOREBAY_REQUEST_HEAD_MAX", value_name = "BYTES", default_value_t = 32_768)]
+    pub request_head_max: usize,
+
+    /// Bytes of a request target (path and query), 64 to --request-head-max; a longer one gets a 414 [default: half of
+    /// --request-head-max]
+    #[arg(long, env = "FOREBAY_REQUEST_TARGET_MAX", value_name = "BYTES")]
+    pub request_target_max: Option<usize>,
 
     /// Unsent bytes at which a held connection falls behind until it has drained; memory for each slow client
     #[arg(
@@ -135,10 +162,16 @@ pub struct LimitArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Timeouts")]
 pub struct TimeoutArgs {
-    /// Seconds without progress after which a connection is closed and its handler gets a cancel; may be 0.5 or 500ms
+    /// Seconds without progress after which a connection in stream mode is closed and its handler gets a cancel; may be
+    /// 0.5 or 500ms
     #[arg(long, env = "FOREBAY_STREAM_TIMEOUT", value_name = "SECONDS")]
     #[arg(value_parser = parse_duration, default_value = "1800")]
     pub stream_timeout: Duration,
+
+    /// Seconds that a request in req mode may take, from the wait for it to the end of its answer; then it is closed
+    #[arg(long, env = "FOREBAY_REQ_TIMEOUT", value_name = "SECONDS")]
+    #[arg(value_parser = parse_duration, default_value = "30")]
+    pub req_timeout: Duration,
 
     /// Seconds a request waits for a handler before it gets a 503; 0 = not at all. Waiting requests take memory
     #[arg(long, env = "FOREBAY_HANDLER_WAIT", value_name = "SECONDS")]
@@ -153,11 +186,21 @@ pub struct TimeoutArgs {
 
 /// What the process tells of itself.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Logging")]
-pub struct LoggingArgs {
+#[command(next_help_heading = "Observation")]
+pub struct ObservationArgs {
     /// Lines on standard output: 0 errors, 1 warnings, 2 information, 3 debugging, 4 everything (slow)
     #[arg(long, env = "FOREBAY_LOG_LEVEL", value_name = "N", default_value_t = 2)]
     pub log_level: usize,
+
+    /// Unix socket that gives each client the log at debug level from then on, whatever --log-level says. A slow client
+    /// loses lines and is told how many
+    #[arg(long, env = "FOREBAY_DEBUG_SOCKET", value_name = "PATH[,mode=][,user=][,group=]")]
+    pub debug_socket: Option<String>,
+
+    /// Where GET /metrics answers with metrics for Prometheus. A unix socket is PATH,local and may have ,mode=OCTAL
+    /// ,user=NAME ,group=NAME. ,prefix=P puts P_ before each name
+    #[arg(long, env = "FOREBAY_PROMETHEUS", value_name = "[ADDR:]PORT[,prefix=P]")]
+    pub prometheus: Option<String>,
 
     /// Print the sizes of what each connection takes, and exit
     #[arg(long, env = "FOREBAY_SIZES", value_parser = BoolishValueParser::new())]
@@ -168,33 +211,15 @@ pub struct LoggingArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Compatibility")]
 pub struct CompatibilityArgs {
-    /// Connections in req mode; without effect yet
-    #[arg(long, env = "FOREBAY_REQ_MAXCONN", value_name = "N", default_value_t = 100)]
-    pub req_maxconn: usize,
-
-    /// Bytes of a body in req mode; without effect yet
-    #[arg(long, env = "FOREBAY_BODY_BUFFER_SIZE", value_name = "BYTES", default_value_t = 100_000)]
-    pub body_buffer_size: usize,
-
-    /// Seconds that a request may take in req mode; without effect yet
-    #[arg(long, env = "FOREBAY_REQ_TIMEOUT", value_name = "SECONDS")]
-    #[arg(value_parser = parse_duration, default_value = "30")]
-    pub req_timeout: Duration,
-
-    /// Spec of the DEALER socket of req mode; repeatable; without effect yet
-    #[arg(long, env = "FOREBAY_ZCLIENT_REQ", value_name = "SPEC")]
-    #[arg(value_parser = ListValueParser, default_value = "ipc://client")]
-    pub zclient_req: Vec<ListValue>,
-
-    /// Buffer blocks of all connections, at least 2 a connection [default: that]; without effect, buffers are pooled
+    /// Buffer blocks of all connections, at least 2 a connection [default: that]; without effect: buffers are pooled
     #[arg(long, env = "FOREBAY_BLOCKS_MAX", value_name = "N")]
     pub blocks_max: Option<usize>,
 
-    /// Buffer blocks of one connection, at least 2; without effect, buffers are pooled
+    /// Buffer blocks of one connection, at least 2; without effect: buffers are pooled
     #[arg(long, env = "FOREBAY_CONNECTION_BLOCKS_MAX", value_name = "N", default_value_t = 2)]
     pub connection_blocks_max: usize,
 
-    /// WebSocket messages queued for a connection; without effect, the queue is bounded in bytes
+    /// WebSocket messages queued for a connection; without effect until there are WebSockets
     #[arg(long, env = "FOREBAY_MESSAGES_MAX", value_name = "N", default_value_t = 100)]
     pub messages_max: usize,
 
@@ -222,12 +247,4 @@ pub struct CompatibilityArgs {
     /// Compress WebSocket messages; refused, not supported yet
     #[arg(long, env = "FOREBAY_COMPRESSION", value_parser = BoolishValueParser::new())]
     pub compression: bool,
-
-    /// Unix socket for debug logs; refused, not supported yet
-    #[arg(long, env = "FOREBAY_DEBUG_SOCKET", value_name = "PATH[,mode=][,user=][,group=]")]
-    pub debug_socket: Option<String>,
-
-    /// Port for metrics; refused, not supported yet
-    #[arg(long, env = "FOREBAY_PROMETHEUS", value_name = "[ADDR:]PORT[,prefix=][,local]")]
-    pub prometheus: Option<String>,
 }

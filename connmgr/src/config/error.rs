@@ -1,9 +1,9 @@
 //! Why a configuration was refused. Each error names the option and the value, as an operator would look for them.
 
-use super::listen::ListenSpecError;
+use super::address::AddressError;
+use super::limits::CONNECTIONS_MAX;
 use super::route::RouteError;
-use super::{CONNECTIONS_MAX, INSTANCE_ID_LEN_MAX};
-use crate::bus::SpecError;
+use crate::bus::{INSTANCE_ID_LEN_MAX, ReqSpecError, SpecError};
 
 /// A value, or two of them together, that cannot be honoured. The operator's to mend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,10 +43,12 @@ pub enum ConfigError {
         value: String,
     },
     /// A worker would get no connection.
-    #[error("--stream-maxconn={stream_maxconn}: must be at least --workers, which is {workers}")]
+    #[error("--{key}={maxconn}: must be at least --workers, which is {workers}")]
     FewerConnectionsThanWorkers {
+        /// The option: `stream-maxconn` or `req-maxconn`.
+        key: &'static str,
         /// Connections of all workers.
-        stream_maxconn: usize,
+        maxconn: usize,
         /// Workers.
         workers: usize,
     },
@@ -69,12 +71,36 @@ pub enum ConfigError {
         budget: usize,
     },
     /// A listen spec.
-    #[error("--listen={value}: {reason}")]
+    #[error("--listen={value}: failed to parse listen: {reason}")]
     Listen {
         /// The spec, as it was typed.
         value: String,
         /// What is wrong with it.
-        reason: ListenSpecError,
+        reason: AddressError,
+    },
+    /// The place for metrics.
+    #[error("--prometheus={value}: {reason}")]
+    Prometheus {
+        /// The spec, as it was typed.
+        value: String,
+        /// What is wrong with it.
+        reason: AddressError,
+    },
+    /// The place for debug logs.
+    #[error("--debug-socket={value}: {reason}")]
+    DebugSocket {
+        /// The spec, as it was typed.
+        value: String,
+        /// What is wrong with it.
+        reason: AddressError,
+    },
+    /// An address of req mode.
+    #[error("--zclient-req={value}: {reason}")]
+    ZclientReq {
+        /// The address, as it was typed.
+        value: String,
+        /// What is wrong with it.
+        reason: ReqSpecError,
     },
     /// A base spec of the default group.
     #[error("--zclient-stream={value}: {reason}")]
@@ -92,11 +118,19 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: RouteError,
     },
-    /// Two base specs expand to a common address, which can be bound only once.
-    #[error("base spec {base}: {address} is taken by another --zclient-stream or --route")]
+    /// Routes are for stream mode, and nobody listens in it.
+    #[error("--route={prefix}…: there is no --listen in stream mode")]
+    RouteWithoutStream {
+        /// The prefix of the first of them.
+        prefix: String,
+    },
+    /// Two specs have a common address, which can be bound only once.
+    #[error(
+        "spec {spec}: {address} is taken by another --zclient-stream, --zclient-req or --route"
+    )]
     AddressTwice {
-        /// The later of the two base specs.
-        base: String,
+        /// The later of the two specs.
+        spec: String,
         /// The address that both of them have.
         address: String,
     },

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use forebay_core::http1::HeadLimits;
 
 use super::*;
+use crate::bus::{ReqSpec, Spec};
 
 /// The configuration of a command line, or the text of what refuses it: clap's first line, or ours.
 fn resolve(line: &[&str]) -> Result<Config, String> {
@@ -18,7 +21,15 @@ fn resolve(line: &[&str]) -> Result<Config, String> {
 }
 
 fn tcp(address: &str) -> ListenSpec {
-    ListenSpec::Tcp(address.parse().unwrap())
+    ListenSpec { address: ListenAddress::Tcp(address.parse().unwrap()), mode: Mode::Stream }
+}
+
+fn unix(unix: UnixSpec) -> ListenSpec {
+    ListenSpec { address: ListenAddress::Unix(unix), mode: Mode::Stream }
+}
+
+fn req(spec: ListenSpec) -> ListenSpec {
+    ListenSpec { mode: Mode::Req, ..spec }
 }
 
 /// What follows from an empty command line: the table of `condure.md`, section 2.
@@ -29,23 +40,30 @@ fn defaults() -> Config {
         listen: vec![tcp("0.0.0.0:8000")],
         handlers: Handlers {
             groups: vec![vec!["ipc://client".parse().unwrap()]],
+            req: Vec::new(),
             routes: Routes::default(),
             connect: false,
             ipc_file_mode: None,
         },
         limits: Limits {
             stream_maxconn: 10_000,
+            req_maxconn: 100,
             buffer_size: 8192,
+            body_buffer_size: 100_000,
+            head: HeadLimits::default(),
             client_backlog_max: 65_536,
             tail_bytes: 262_144,
             tail_budget_bytes: 268_435_456,
         },
         timeouts: Timeouts {
             stream: Duration::from_secs(1800),
+            req: Duration::from_secs(30),
             handler_wait: Duration::from_secs(10),
             drain: Duration::from_secs(3),
         },
         log_level: LevelFilter::INFO,
+        debug_socket: None,
+        prometheus: None,
         sizes: false,
     }
 }
@@ -59,9 +77,6 @@ fn clap_finds_no_fault_with_the_options() {
 fn nothing_typed() {
     assert_eq!(resolve(&[]), Ok(defaults()));
     let args = ConnmgrCommand::try_parse_from(["x"]).unwrap().args.compatibility;
-    assert_eq!((args.req_maxconn, args.body_buffer_size), (100, 100_000));
-    assert_eq!(args.req_timeout, Duration::from_secs(30));
-    assert_eq!(value::items(&args.zclient_req, ""), ["ipc://client"]);
     assert_eq!((args.blocks_max, args.connection_blocks_max), (None, 2));
     assert_eq!(args.messages_max, 100);
     assert_eq!(args.tls_identities_dir.to_str(), Some("."));
@@ -77,8 +92,8 @@ fn each_option_has_its_effect() {
             c.listen = vec![tcp("[::1]:1"), tcp("0.0.0.0:2")];
         }),
         (&["--listen=/a b,local,mode=600"], |c| {
-            let unix = UnixSpec { path: "/a b".into(), mode: Some(0o600), ..UnixSpec::default() };
-            c.listen = vec![ListenSpec::Unix(unix)];
+            let spec = UnixSpec { path: "/a b".into(), mode: Some(0o600), ..UnixSpec::default() };
+            c.listen = vec![unix(spec)];
         }),
         (&["--workers=1024"], |c| c.workers = NonZeroUsize::new(1024).unwrap()),
         (&["--id=edge-1"], |c| c.instance_id = "edge-1".into()),
@@ -104,8 +119,24 @@ fn each_option_has_its_effect() {
         (&["--log-level=4"], |c| c.log_level = LevelFilter::TRACE),
         (&["--log-level=9"], |c| c.log_level = LevelFilter::TRACE),
         (&["--sizes"], |c| c.sizes = true),
-        (&["--req-maxconn=1", "--body-buffer-size=1", "--req-timeout=1"], |_| {}),
-        (&["--zclient-req=x", "--zclient-req=y"], |_| {}),
+        // What nobody listens for may be anything that makes sense by itself.
+        (&["--req-maxconn=0"], |c| c.limits.req_maxconn = 0),
+        (&["--req-maxconn=9990000"], |c| c.limits.req_maxconn = 9_990_000),
+        (&["--zclient-req=ipc://client-out"], |_| {}),
+        (&["--body-buffer-size=14680064"], |c| c.limits.body_buffer_size = 14_680_064),
+        (&["--request-head-max=2000"], |c| {
+            c.limits.head = HeadLimits { head_bytes_max: 2000, target_bytes_max: 1000 };
+        }),
+        (&["--request-target-max=32768"], |c| c.limits.head.target_bytes_max = 32_768),
+        (&["--req-timeout=0.25"], |c| c.timeouts.req = Duration::from_millis(250)),
+        (&["--debug-socket=/d,mode=600"], |c| {
+            let mode = Some(0o600);
+            c.debug_socket = Some(UnixSpec { path: "/d".into(), mode, ..UnixSpec::default() });
+        }),
+        (&["--prometheus=9090,prefix=a"], |c| {
+            let address = tcp("0.0.0.0:9090").address;
+            c.prometheus = Some(PrometheusSpec { address, prefix: "a".into() });
+        }),
         (&["--blocks-max=20000", "--connection-blocks-max=3", "--messages-max=1"], |_| {}),
         (&["--tls-identities-dir=/etc/x", "--deny-out-internal"], |_| {}),
     ];
@@ -114,6 +145,33 @@ fn each_option_has_its_effect() {
         change(&mut expected);
         assert_eq!(resolve(line), Ok(expected), "{line:?}");
     }
+}
+
+#[test]
+fn only_the_sockets_of_listeners_are_opened() {
+    type Opened<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let table: &[Opened<'_>] = &[
+        (&[], &["ipc://client"], &[]),
+        (&["--listen=1,req"], &[], &["ipc://client"]),
+        (&["--listen=1,req", "--listen=2"], &["ipc://client"], &["ipc://client"]),
+        (
+            &["--listen=1,req", "--zclient-req=ipc://x", "--zclient-req", "tcp://*:1"],
+            &[],
+            &["ipc://x", "tcp://*:1"],
+        ),
+        (&["--listen=1,req", "--stream-maxconn=0", "--req-maxconn=2"], &[], &["ipc://client"]),
+    ];
+    for (line, stream, req) in table {
+        let config = resolve(line).unwrap();
+        let bus = config.bus();
+        let bases: Vec<&str> = bus.groups.iter().flatten().map(Spec::base).collect();
+        assert_eq!(bases, *stream, "{line:?}");
+        let addresses: Vec<&str> = bus.req.iter().map(ReqSpec::address).collect();
+        assert_eq!(addresses, *req, "{line:?}");
+    }
+    let config = resolve(&["--listen=/x,local,req", "--listen=1"]).unwrap();
+    let path = UnixSpec { path: "/x".into(), ..UnixSpec::default() };
+    assert_eq!(config.listen, [req(unix(path)), tcp("0.0.0.0:1")]);
 }
 
 #[test]
@@ -165,6 +223,17 @@ fn refusals_name_option_and_value() {
             "--stream-maxconn=9999901: with --req-maxconn=100 must be at most 10000000",
         ),
         (&["--buffer-size=255"], "--buffer-size=255: must be 256 to 8388608"),
+        (&["--req-maxconn=9990001"], "--stream-maxconn=10000: with --req-maxconn=9990001 must be"),
+        (
+            &["--listen=1,req", "--req-maxconn=1"],
+            "--req-maxconn=1: must be at least --workers, which is 2",
+        ),
+        (&["--body-buffer-size=0"], "--body-buffer-size=0: must be 1 to 14680064"),
+        (&["--body-buffer-size=14680065"], "--body-buffer-size=14680065: must be 1 to 14680064"),
+        (&["--request-head-max=1023"], "--request-head-max=1023: must be 1024 to 1048576"),
+        (&["--request-head-max=1048577"], "--request-head-max=1048577: must be 1024 to 1048576"),
+        (&["--request-target-max=63"], "--request-target-max=63: must be 64 to 32768"),
+        (&["--request-target-max=32769"], "--request-target-max=32769: must be 64 to 32768"),
         (&["--client-backlog-max=0"], "--client-backlog-max=0: must be 1 to 1073741824"),
         (
             &["--tail-bytes=11", "--tail-budget-bytes=10"],
@@ -173,25 +242,38 @@ fn refusals_name_option_and_value() {
         (&["--blocks-max=19999"], "--blocks-max=19999: must be at least 20000"),
         (&["--connection-blocks-max=1"], "--connection-blocks-max=1: must be at least 2"),
         (&["--stream-timeout=0"], "--stream-timeout=0: must be more than 0 seconds"),
+        (&["--req-timeout=0"], "--req-timeout=0: must be more than 0 seconds"),
         (&["--listen=80,x"], "--listen=80,x: failed to parse listen: invalid param: x"),
         (&["--listen=80,tls"], "--listen=80,tls: failed to parse listen: tls is not supported yet"),
         (&["--zclient-stream=x"], "--zclient-stream=x: base spec must be ipc or tcp: \"x\""),
+        (&["--zclient-req=x"], "--zclient-req=x: req spec must be ipc or tcp: \"x\""),
+        (
+            &["--listen=80,default-cert=a"],
+            "--listen=80,default-cert=a: failed to parse listen: default-cert is not supported yet",
+        ),
         (&["--route=/x"], "--route=/x: a route must be PREFIX=SPEC"),
         (&["--route=/x=y"], "--route=/x=y: base spec must be ipc or tcp: \"y\""),
+        (&["--route=/x=ipc://client"], "spec ipc://client: ipc://client-out is taken by another"),
         (
-            &["--route=/x=ipc://client"],
-            "base spec ipc://client: ipc://client-out is taken by another",
+            &["--route=/x=ipc://y", "--listen=80,req"],
+            "--route=/x…: there is no --listen in stream mode",
+        ),
+        (
+            &["--zclient-req=ipc://client-in", "--listen=80,req", "--listen=81"],
+            "spec ipc://client-in: ipc://client-in is taken by another",
         ),
         (
             &["--zclient-stream=tcp://*:10", "--zclient-stream=tcp://*:12"],
-            "base spec tcp://*:12: tcp://*:12 is taken by another",
+            "spec tcp://*:12: tcp://*:12 is taken by another",
         ),
         (&["--zserver-stream=ipc://x"], "client mode (--zserver-stream) is not supported yet"),
         (&["--zserver-req=ipc://x"], "client mode (--zserver-req) is not supported yet"),
         (&["--zserver-connect"], "client mode (--zserver-connect) is not supported yet"),
         (&["--compression"], "--compression is not supported yet"),
-        (&["--prometheus=9000"], "--prometheus is not supported yet"),
-        (&["--debug-socket=/x"], "--debug-socket is not supported yet"),
+        (&["--prometheus=x"], "--prometheus=x: invalid port x"),
+        (&["--prometheus=9000,stream"], "--prometheus=9000,stream: invalid param: stream"),
+        (&["--debug-socket="], "--debug-socket=: there is no path"),
+        (&["--debug-socket=/x,local"], "--debug-socket=/x,local: invalid param: local"),
         (&["--workers=x"], "error: invalid value 'x' for '--workers <N>'"),
         (&["--workers=-1"], "error: invalid value '-1' for '--workers <N>'"),
         (&["--ipc-file-mode=9"], "error: invalid value '9' for '--ipc-file-mode <OCTAL>'"),
@@ -220,8 +302,24 @@ fn a_single_value_may_not_be_repeated() {
 }
 
 #[test]
+fn the_help_tells_the_bounds() {
+    let bounds = [
+        ("buffer-size", BUFFER_SIZE_MIN, BUFFER_SIZE_MAX),
+        ("body-buffer-size", 1, BODY_BUFFER_SIZE_MAX),
+        ("request-head-max", REQUEST_HEAD_MIN, REQUEST_HEAD_MAX),
+        ("workers", 1, WORKERS_MAX),
+    ];
+    let command = ConnmgrCommand::command();
+    for (name, min, max) in bounds {
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name)).unwrap();
+        let help = arg.get_help().unwrap().to_string();
+        assert!(help.contains(&format!(", {min} to {max}")), "{name}: {help}");
+    }
+}
+
+#[test]
 fn each_option_has_help_a_topic_and_a_variable() {
-    let topics = ["Listeners", "Handlers", "Limits", "Timeouts", "Logging", "Compatibility"];
+    let topics = ["Listeners", "Handlers", "Limits", "Timeouts", "Observation", "Compatibility"];
     for arg in ConnmgrCommand::command().get_arguments() {
         let name = arg.get_long().unwrap();
         assert!(arg.get_help().is_some(), "{name}");
@@ -229,6 +327,10 @@ fn each_option_has_help_a_topic_and_a_variable() {
         assert!(topics.contains(&arg.get_help_heading().unwrap_or_default()), "{name}");
         let variable = format!("FOREBAY_{}", name.to_uppercase().replace('-', "_"));
         assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
+        // Whoever reads the help of what does nothing must not believe that it does something.
+        let help = arg.get_help().unwrap().to_string();
+        let is_idle = help.contains("without effect") || help.contains("not supported yet");
+        assert_eq!(is_idle, arg.get_help_heading() == Some("Compatibility"), "{name}");
     }
     let about = ConnmgrCommand::command().get_about().unwrap().to_string();
     assert!(about.starts_with("Owns the clients' sockets"), "{about}");
@@ -268,10 +370,13 @@ fn environment() {
         ("FOREBAY_HANDLER_WAIT", "250ms"),
         ("FOREBAY_IPC_FILE_MODE", "660"),
         ("FOREBAY_SIZES", "0"),
+        ("FOREBAY_PROMETHEUS", "/m,local"),
     ];
     let mut expected = defaults();
-    let unix = UnixSpec { path: "/x".into(), ..UnixSpec::default() };
-    expected.listen = vec![tcp("0.0.0.0:8001"), ListenSpec::Unix(unix)];
+    let at = |path: &str| UnixSpec { path: path.into(), ..UnixSpec::default() };
+    expected.listen = vec![tcp("0.0.0.0:8001"), unix(at("/x"))];
+    let address = ListenAddress::Unix(at("/m"));
+    expected.prometheus = Some(PrometheusSpec { address, prefix: String::new() });
     expected.workers = NonZeroUsize::new(4).unwrap();
     expected.handlers = resolve(&["--route=/a=ipc://a", "--route=/b=ipc://b", "--zclient-connect"])
         .unwrap()

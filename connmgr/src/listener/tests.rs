@@ -14,8 +14,16 @@ fn workers(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
+fn at(address: SocketAddr) -> ListenSpec {
+    ListenSpec { address: ListenAddress::Tcp(address), mode: Mode::Stream }
+}
+
 fn tcp(address: &str) -> ListenSpec {
-    ListenSpec::Tcp(address.parse().unwrap())
+    at(address.parse().unwrap())
+}
+
+fn unix(spec: UnixSpec) -> ListenSpec {
+    ListenSpec { address: ListenAddress::Unix(spec), mode: Mode::Stream }
 }
 
 fn address_of(listeners: &[Listener]) -> SocketAddr {
@@ -108,12 +116,12 @@ fn a_port_in_use_is_an_error_whoever_uses_it() {
     for (first, second) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
         let listeners = bind(&tcp("127.0.0.1:0"), workers(first)).unwrap();
         let address = address_of(&listeners);
-        let error = bind(&ListenSpec::Tcp(address), workers(second)).unwrap_err();
+        let error = bind(&at(address), workers(second)).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on {address}: address in use"));
     }
     let other = net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
-    let error = bind(&ListenSpec::Tcp(address), workers(2)).unwrap_err();
+    let error = bind(&at(address), workers(2)).unwrap_err();
     assert!(matches!(error, ListenError::AddressInUse { .. }), "{error}");
 }
 
@@ -121,7 +129,7 @@ fn a_port_in_use_is_an_error_whoever_uses_it() {
 fn all_of_an_address_is_in_use_if_one_part_is() {
     let listeners = bind(&tcp("127.0.0.1:0"), workers(2)).unwrap();
     let address = SocketAddr::from(([0, 0, 0, 0], address_of(&listeners).port()));
-    let error = bind(&ListenSpec::Tcp(address), workers(2)).unwrap_err();
+    let error = bind(&at(address), workers(2)).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {address}: address in use"));
 }
 
@@ -137,7 +145,7 @@ fn a_restart_does_not_wait_for_old_connections() {
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     drop(client);
     drop(listeners);
-    let listeners = bind(&ListenSpec::Tcp(address), workers(2)).unwrap();
+    let listeners = bind(&at(address), workers(2)).unwrap();
     assert_eq!(address_of(&listeners), address);
 }
 
@@ -173,16 +181,32 @@ fn accepted_sockets_inherit_their_options() {
 }
 
 #[test]
+fn a_listener_has_the_mode_of_its_spec() {
+    let directory = tempfile::tempdir().unwrap();
+    for mode in [Mode::Stream, Mode::Req] {
+        let path = directory.path().join(format!("{mode:?}"));
+        let specs = [
+            ListenSpec { mode, ..tcp("127.0.0.1:0") },
+            ListenSpec { mode, ..unix(UnixSpec { path, ..UnixSpec::default() }) },
+        ];
+        for spec in specs {
+            let listeners = bind(&spec, workers(2)).unwrap();
+            assert!(listeners.iter().all(|listener| listener.mode() == mode));
+        }
+    }
+}
+
+#[test]
 fn bytes_go_both_ways() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    let unix = UnixSpec { path: path.clone(), ..UnixSpec::default() };
+    let spec = UnixSpec { path: path.clone(), ..UnixSpec::default() };
 
     let mut listeners = bind(&tcp("127.0.0.1:0"), workers(1)).unwrap();
     let client = net::TcpStream::connect(address_of(&listeners)).unwrap();
     echo(client, &mut listeners);
 
-    let mut listeners = bind(&ListenSpec::Unix(unix), workers(1)).unwrap();
+    let mut listeners = bind(&unix(spec), workers(1)).unwrap();
     assert_eq!(listeners[0].local_addr(), None);
     let client = UnixStream::connect(&path).unwrap();
     echo(client, &mut listeners);
@@ -206,8 +230,8 @@ fn echo(mut client: impl Read + Write, listeners: &mut [Listener]) {
 fn workers_share_a_path_until_the_last_one_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    let unix = UnixSpec { path: path.clone(), ..UnixSpec::default() };
-    let mut listeners = bind(&ListenSpec::Unix(unix), workers(3)).unwrap();
+    let spec = UnixSpec { path: path.clone(), ..UnixSpec::default() };
+    let mut listeners = bind(&unix(spec), workers(3)).unwrap();
     let clients: Vec<UnixStream> = (0..10).map(|_| UnixStream::connect(&path).unwrap()).collect();
     let accepted = accept(&mut listeners, clients.len());
     assert!(accepted.iter().all(|(_, _, peer)| peer.is_none()));

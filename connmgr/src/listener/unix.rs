@@ -24,7 +24,7 @@ use crate::config::UnixSpec;
 
 /// A path that a socket of ours is bound to. Dropping it removes the file.
 #[derive(Debug)]
-pub(super) struct BoundPath {
+pub(crate) struct BoundPath {
     path: PathBuf,
     /// Tells our socket from one that has been put in its place.
     device_and_inode: (u64, u64),
@@ -49,7 +49,7 @@ impl Drop for BoundPath {
 }
 
 /// Binds a path and listens on it. The listener does not block.
-pub(super) fn bind(spec: &UnixSpec) -> Result<(UnixListener, BoundPath), ListenError> {
+pub(crate) fn bind(spec: &UnixSpec) -> Result<(UnixListener, BoundPath), ListenError> {
     let path = spec.path.as_path();
     let failed = |source| ListenError::from_io(path.display(), source);
     let (user_id, group_id) = owner(spec)?;

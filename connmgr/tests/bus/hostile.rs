@@ -3,7 +3,7 @@
 use forebay_connmgr::bus::{Bus, Inbound, MESSAGE_SIZE_MAX};
 use serde_json::json;
 
-use crate::zmtp::{Raw, announcement, frame, greeting, ping, pong};
+use crate::zmtp::{Raw, announcement, frame, garbage, greeting, ping, pong};
 use crate::{Edge, config, dealer};
 
 /// The row on which another library aborted the process.
@@ -52,29 +52,10 @@ async fn greetings_of_garbage_harm_nobody() {
     let mut good = dealer(&spec, "good").await;
     edge.until_joined("good").await;
 
-    let mut bad_mechanism = greeting();
-    bad_mechanism[12..16].copy_from_slice(b"NUL\xff");
-    let mut no_ready = greeting().to_vec();
-    no_ready.extend(frame(4, b"\x05HELLO"));
-    let mut ready_of_garbage = greeting().to_vec();
-    ready_of_garbage.extend(frame(4, b"\x05READY\xff\xff\xff\xff\xff"));
-    let mut huge_command = greeting().to_vec();
-    huge_command.extend(&[6, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-    let mut message_first = greeting().to_vec();
-    message_first.extend(frame(0, b"T"));
-    let garbage: [&[u8]; 7] = [
-        b"GET / HTTP/1.1\r\nHost: edge\r\n\r\n                                                  ",
-        &[0xaa; 200],
-        &bad_mechanism,
-        &no_ready,
-        &ready_of_garbage,
-        &huge_command,
-        &message_first,
-    ];
     for endpoint in [spec.out(), spec.out_stream(), spec.inward()] {
-        for bytes in garbage {
+        for bytes in garbage() {
             let mut bad = Raw::connect(endpoint).await;
-            bad.write(bytes).await;
+            bad.write(&bytes).await;
             bad.read_to_end().await;
         }
     }

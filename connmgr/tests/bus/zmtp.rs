@@ -82,6 +82,24 @@ pub fn greeting() -> [u8; 64] {
     greeting
 }
 
+/// What comes instead of a greeting, or goes wrong right behind it.
+pub fn garbage() -> Vec<Vec<u8>> {
+    let mut bad_mechanism = greeting();
+    bad_mechanism[12..16].copy_from_slice(b"NUL\xff");
+    let behind_a_greeting = |bytes: &[u8]| [&greeting()[..], bytes].concat();
+    vec![
+        b"GET / HTTP/1.1\r\nHost: edge\r\n\r\n                                                  "
+            .to_vec(),
+        vec![0xaa; 200],
+        bad_mechanism.to_vec(),
+        // No READY; a READY of garbage; a command that announces all there is; a message first.
+        behind_a_greeting(&frame(COMMAND, b"\x05HELLO")),
+        behind_a_greeting(&frame(COMMAND, b"\x05READY\xff\xff\xff\xff\xff")),
+        behind_a_greeting(&[COMMAND | LONG, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        behind_a_greeting(&frame(0, b"T")),
+    ]
+}
+
 /// A short frame.
 pub fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
     let mut frame = vec![flags, u8::try_from(body.len()).unwrap()];

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use zhttp::{Envelope, Id, Kind, Packet};
 
 use forebay_core::hub::Pending;
+use forebay_core::worker::Mode;
 
 use crate::scenario::HANDLER_WAIT_MS;
 
@@ -52,6 +53,7 @@ impl Requests {
         self.requests.insert(id.clone(), request);
         self.open.push(id.clone());
         Pending {
+            mode: Mode::Stream,
             worker: worker as u16,
             id,
             method: "GET".into(),

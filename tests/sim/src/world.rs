@@ -374,6 +374,7 @@ fn hub(scenario: &Scenario) -> Hub {
         instance_id: b"edge"[..].into(),
         workers: scenario.workers,
         dispatch: DispatchConfig {
+            req_group: usize::MAX,
             handler_wait_ms: HANDLER_WAIT_MS,
             waiting_requests_max: limits.waiting_requests_max,
             routes: Vec::new(),

@@ -30,6 +30,7 @@ use bytes::Bytes;
 use self::line::{Lane, Line, Waiting};
 use super::presence::{Choice, Presence};
 use super::{FromHub, HandlerId};
+use crate::worker::Mode;
 
 /// A group that refused a request gets another one after so many milliseconds, even if its sockets
 /// never said that they take one again.
@@ -48,6 +49,8 @@ pub struct DispatchConfig {
     pub waiting_requests_max: usize,
     /// Groups of plain handlers by path prefix; what matches none goes to group 0.
     pub routes: Vec<Route>,
+    /// The group that has the requests of req mode, whatever their path.
+    pub req_group: usize,
 }
 
 /// Requests under a path prefix go to a group of plain handlers.
@@ -64,6 +67,8 @@ pub struct Route {
 pub struct Pending {
     /// The worker whose it is.
     pub worker: u16,
+    /// How it goes to a handler. In req mode only those of one group have it.
+    pub mode: Mode,
     /// The id of the session.
     pub id: Bytes,
     /// The method.
@@ -153,14 +158,14 @@ impl Dispatch {
         // Behind those who came before. Who still waits then waits for what is not there now.
         self.sort(presence);
         pending.deadline_ms = Some(now_ms.saturating_add(self.config.handler_wait_ms));
-        match presence.give(&pending.method, &pending.path) {
+        match choose(presence, &pending) {
             Choice::Handler(handler) => self.give(handler, pending, Withdrawn::new()),
             Choice::Busy { prefix_len } => {
                 let lane = room_lane(&pending, prefix_len);
                 self.wait(now_ms, pending, Withdrawn::new(), lane);
             }
             Choice::Nobody => {
-                let group = self.group(&pending.path);
+                let group = self.group(&pending);
                 let lane = Lane::Group(group);
                 if self.blocked.contains_key(&group) || self.line.has(&lane) {
                     self.wait(now_ms, pending, Withdrawn::new(), lane);
@@ -179,8 +184,9 @@ impl Dispatch {
         presence: &Presence,
         (group, pending): (usize, Pending),
     ) {
-        debug_assert!(group == self.group(&pending.path));
-        if self.introduced_ms.is_some_and(|at| at <= now_ms)
+        debug_assert!(group == self.group(&pending));
+        if pending.mode == Mode::Stream
+            && self.introduced_ms.is_some_and(|at| at <= now_ms)
             && !self.peopled.contains(&group)
             && !presence.has_served(&pending.method, &pending.path)
         {
@@ -395,13 +401,13 @@ impl Dispatch {
     /// Gives a request that waits to whoever takes it, or finds out what it waits for.
     fn try_give(&mut self, presence: &mut Presence, place: u64) {
         let Some(Waiting { pending, .. }) = self.line.get(place) else { return };
-        let lane = match presence.give(&pending.method, &pending.path) {
+        let lane = match choose(presence, pending) {
             Choice::Handler(handler) => {
                 let waiting = self.line.remove(place).expect("it was just found");
                 return self.give(handler, waiting.pending, waiting.withdrawn);
             }
             Choice::Busy { prefix_len } => room_lane(pending, prefix_len),
-            Choice::Nobody => Lane::Group(self.group(&pending.path)),
+            Choice::Nobody => Lane::Group(self.group(pending)),
         };
         self.line.move_to(place, lane);
     }
@@ -434,9 +440,21 @@ impl Dispatch {
         self.outputs.push_back(DispatchOutput::Push(group, pending));
     }
 
-    fn group(&self, path: &str) -> usize {
-        let matching = self.config.routes.iter().filter(|route| path.starts_with(&*route.prefix));
+    fn group(&self, pending: &Pending) -> usize {
+        if pending.mode == Mode::Req {
+            return self.config.req_group;
+        }
+        let is_matching = |route: &&Route| pending.path.starts_with(&*route.prefix);
+        let matching = self.config.routes.iter().filter(is_matching);
         matching.max_by_key(|route| route.prefix.len()).map_or(0, |route| route.group)
+    }
+}
+
+/// Who is to have a request, of those who have said what they serve: they serve in stream mode.
+fn choose(presence: &mut Presence, pending: &Pending) -> Choice {
+    match pending.mode {
+        Mode::Stream => presence.give(&pending.method, &pending.path),
+        Mode::Req => Choice::Nobody,
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use zhttp::hold::{Events, Gap, Heads, Hello};
-use zhttp::{Envelope, Kind, Packet, PacketError, hold};
+use zhttp::{Envelope, Ids, Kind, Packet, PacketError, Salvage, hold};
 
 use dispatch::{Dispatch, DispatchOutput, Verdict};
 pub use dispatch::{DispatchConfig, Pending, Route};
@@ -207,7 +207,10 @@ impl Hub {
         peer: Option<&[u8]>,
         bytes: &Bytes,
     ) -> Result<(), PacketError> {
-        let packet = Packet::parse(bytes)?;
+        let packet = match Packet::parse(bytes) {
+            Ok(packet) => packet,
+            Err(error) => return self.handle_wrong_packet(peer, bytes, error),
+        };
         let from = peer.unwrap_or(packet.from);
         match packet.kind {
             Kind::Hello => {
@@ -254,9 +257,32 @@ impl Hub {
             | Kind::Ping
             | Kind::Pong
             | Kind::Hold
-            | Kind::Send => return self.handle_session_packet(from, &packet, bytes),
+            | Kind::Send => return self.handle_session_packet(from, packet.ids, bytes),
         }
         Ok(())
+    }
+
+    /// Takes a packet that came by the socket of req mode.
+    ///
+    /// # Errors
+    ///
+    /// The packet is about no session.
+    pub fn handle_reply(&mut self, bytes: &Bytes) -> Result<(), PacketError> {
+        match Packet::parse(bytes) {
+            Ok(packet) => self.handle_session_packet(b"", packet.ids, bytes),
+            Err(error) => self.handle_wrong_packet(None, bytes, error),
+        }
+    }
+
+    /// A packet that is not understood still may tell which sessions it was about: their workers end them.
+    fn handle_wrong_packet(
+        &mut self,
+        peer: Option<&[u8]>,
+        bytes: &Bytes,
+        error: PacketError,
+    ) -> Result<(), PacketError> {
+        let Salvage { from, ids } = Packet::salvage(bytes).ok_or(error)?;
+        self.handle_session_packet(peer.unwrap_or(from), ids, bytes).map_err(|_| error)
     }
 
     fn handle_gap(&mut self, now_ms: u64, gap: &Gap<'_>) {
@@ -270,12 +296,12 @@ impl Hub {
     fn handle_session_packet(
         &mut self,
         from: &[u8],
-        packet: &Packet<'_>,
+        ids: Ids<'_>,
         bytes: &Bytes,
     ) -> Result<(), PacketError> {
         let mut told = Vec::new();
         let mut any = false;
-        for id in packet.ids {
+        for id in ids {
             any = true;
             match self.dispatch.handle_answer(from, id.id) {
                 Verdict::Pass => {}
@@ -299,6 +325,9 @@ impl Hub {
 
     /// Tells a handler that a request is not its any more.
     fn cancel(&mut self, to: &[u8], id: &[u8]) {
+        if to.is_empty() {
+            return;
+        }
         let mut packet = Vec::new();
         let ids = [zhttp::Id { id, seq: None }];
         Envelope::new(&self.config.instance_id, Kind::Cancel)

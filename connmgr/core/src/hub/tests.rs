@@ -13,6 +13,7 @@ fn hub() -> Hub {
         dispatch: DispatchConfig {
             handler_wait_ms: 10_000,
             waiting_requests_max: 10,
+            req_group: 1,
             routes: Vec::new(),
         },
         feeds: FeedsConfig {
@@ -77,4 +78,43 @@ fn what_waits_to_be_told_is_bounded() {
     hello(&mut hub, 0, b"a");
     let told = routed(&mut hub, 0);
     assert_eq!((told.len(), &*told[0]), (NOTICES_MAX, "1 to a"), "the oldest is forgotten");
+}
+
+/// The workers that a packet was passed to.
+fn told_workers(hub: &mut Hub) -> Vec<u16> {
+    let mut told = Vec::new();
+    while let Some(output) = hub.poll_output(0) {
+        let HubOutput::Worker { worker, message: FromHub::Packet(_) } = output else {
+            panic!("{output:?}")
+        };
+        told.push(worker);
+    }
+    told
+}
+
+#[test]
+fn what_is_not_understood_goes_to_the_workers_of_its_sessions() {
+    let mut hub = hub();
+    let wrong = |id: &str| {
+        let map = format!("2:id,{}:{id},4:type,4:what,", id.len());
+        Bytes::from(format!("T{}:{map}}}", map.len()))
+    };
+    hub.handle_packet(0, Some(b"h"), &wrong("0-1-1")).unwrap();
+    assert_eq!(told_workers(&mut hub), [0]);
+    hub.handle_reply(&wrong("0-1-1")).unwrap();
+    assert_eq!(told_workers(&mut hub), [0]);
+    let nobodys = Bytes::from_static(b"T14:4:type,4:what,}");
+    for error in [hub.handle_packet(0, None, &nobodys), hub.handle_reply(&nobodys)] {
+        assert_eq!(error, Err(PacketError::UnknownType), "nobody else can say so");
+    }
+}
+
+#[test]
+fn answers_of_req_mode_are_about_sessions() {
+    let mut hub = hub();
+    hub.handle_reply(&Bytes::from_static(b"T13:2:id,5:0-1-1,}")).unwrap();
+    assert_eq!(told_workers(&mut hub), [0]);
+    let hello = Bytes::from_static(b"T15:4:type,5:hello,}");
+    assert_eq!(hub.handle_reply(&hello), Err(PacketError::Missing("id")));
+    assert_eq!((told_workers(&mut hub), hub.handlers()), (vec![], 0));
 }

@@ -72,9 +72,7 @@ impl Session {
     /// The number is not the one that is due. A packet without a number is always due.
     pub fn handle_packet(&mut self, from: &[u8], seq: Option<u32>) -> Result<(), BadSeq> {
         // Whoever it is, it is to hear what is wrong.
-        if !from.is_empty() && self.handler.as_deref() != Some(from) {
-            self.handler = Some(from.into());
-        }
+        self.handle_sender(from);
         if let Some(got) = seq
             && got != self.seq_in
         {
@@ -82,6 +80,13 @@ impl Session {
         }
         self.seq_in = self.seq_in.wrapping_add(1);
         Ok(())
+    }
+
+    /// Whoever speaks of a session has it from then on; if it does not say who it is, nothing changes.
+    pub fn handle_sender(&mut self, from: &[u8]) {
+        if !from.is_empty() && self.handler.as_deref() != Some(from) {
+            self.handler = Some(from.into());
+        }
     }
 
     /// The handler has given the session away: it is nobody's until another one speaks.

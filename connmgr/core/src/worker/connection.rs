@@ -7,12 +7,14 @@ use crate::ring::Ring;
 use crate::session::Session;
 use crate::wheel::TimerId;
 
-use super::{TimeoutConfig, multi};
+use super::req::ReqExchange;
+use super::{Mode, TimeoutConfig, multi};
 
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) state: State,
+    pub(super) mode: Mode,
     /// What came and was not used yet.
     pub(super) input: Ring,
     /// What is to be sent and was not taken yet.
@@ -25,9 +27,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(now_ms: u64) -> Self {
+    pub(super) fn new(now_ms: u64, mode: Mode) -> Self {
         Connection {
             state: State::Reading(Reading::new(now_ms)),
+            mode,
             input: Ring::new(),
             output: Ring::new(),
             timer: None,
@@ -42,6 +45,7 @@ impl Connection {
             State::Reading(reading) if reading.is_idle() => reading.since_ms = now_ms,
             State::Reading(_) => {}
             State::Exchange(exchange) => exchange.handle_progress(now_ms, timeouts),
+            State::Req(_) => {}
             State::Held(held) => held.progress_ms = now_ms,
             State::Closing(closing) if closing.is_shut => {}
             State::Closing(closing) => {
@@ -58,6 +62,8 @@ pub(super) enum State {
     Reading(Reading),
     /// A request is with a handler, or on its way to one.
     Exchange(Box<Exchange>),
+    /// The same in req mode.
+    Req(Box<ReqExchange>),
     /// Reads channels.
     Held(Box<Held>),
     /// Everything is said; the client may take it.

@@ -4,19 +4,19 @@ use bytes::Bytes;
 use zhttp::hold::{Format, HoldParams};
 use zhttp::{Fields, Headers, Kind, Packet, PacketError, Payload};
 
-use super::connection::{Exchange, Response, State};
-use super::{CloseReason, Output, Transport, Worker};
+use super::connection::{Exchange, RequestParts, Response, State};
+use super::{CloseReason, INVALID_ANSWER, Named, Output, Transport, Worker};
 use crate::http1::{
     BodyEncoder, BodyMismatch, BodyPlan, ErrorResponse, RequestContext, ResponseError,
-    ResponseHead, write_head,
+    ResponseHead, WrittenHead, write_head,
 };
 use crate::hub::ToHub;
-use crate::session::{BadSeq, SessionId};
+use crate::session::BadSeq;
 use crate::slab::Key;
 
 /// Why a packet ends its session: the handler's fault, each.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+pub(super) enum Fault {
     #[error(transparent)]
     Seq(#[from] BadSeq),
     #[error(transparent)]
@@ -32,6 +32,10 @@ enum Fault {
     Format(&'static str),
     #[error("more body than the credits allow")]
     Credits,
+    #[error("more: an answer in req mode is one packet")]
+    Partial,
+    #[error("a body of more than {0} bytes")]
+    TooLarge(usize),
     #[error("type {0} has no place in this session")]
     Kind(&'static str),
 }
@@ -78,15 +82,24 @@ impl Worker {
             Ok(Next::Given(why)) => {
                 self.give_up(now_ms, transport, key, &ErrorResponse::new(500, why));
             }
-            Err(fault) => {
-                self.refuse_packet(packet.from, fault.to_string());
-                self.send_to_handler(now_ms, key, Kind::Error, |fields| {
-                    fields.bytes("condition", b"bad-request");
-                });
-                let error = ErrorResponse::new(500, "The handler sent an invalid response");
-                self.give_up(now_ms, transport, key, &error);
-            }
+            Err(fault) => self.fail_session(now_ms, transport, key, (packet.from, &fault)),
         }
+    }
+
+    /// Ends a session in which `from` said what cannot be, and lets it know.
+    pub(super) fn fail_session(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        (from, fault): (&[u8], &Fault),
+    ) {
+        self.refuse_packet(from, fault.to_string());
+        self.exchange(key).session.handle_sender(from);
+        self.send_to_handler(now_ms, key, Kind::Error, |fields| {
+            fields.bytes("condition", b"bad-request");
+        });
+        self.give_up(now_ms, transport, key, &INVALID_ANSWER);
     }
 
     fn apply(
@@ -164,8 +177,17 @@ impl Worker {
         }
         let is_held = hold.is_some();
         let mut out = self.take_scratch();
-        let written = self.write_response(key, payload, is_held, &mut out);
-        let next = written.map(|encoder| match hold {
+        let exchange = self.exchange(key);
+        // What is left of the request's body would be read as the next request.
+        let keep_alive = exchange.keep_alive && exchange.decoder.is_done() && !self.draining;
+        let RequestParts { version, is_head } = self.exchange(key).request();
+        let request = RequestContext { version, is_head, keep_alive, date: &self.date };
+        let written = write_response(&request, payload, is_held, &mut out);
+        let next = written.map(|written| {
+            self.exchange(key).keep_alive = written.keep_alive;
+            written.body
+        });
+        let next = next.map(|encoder| match hold {
             // Only a response that has content can be held.
             Some(hold) if encoder != BodyEncoder::None => {
                 self.begin_hold(now_ms, transport, key, (&hold, encoder, &out));
@@ -179,43 +201,6 @@ impl Worker {
         });
         self.keep_scratch(out);
         next
-    }
-
-    /// Writes the head of a response and what it brings of the content. Says how the content goes on. Of
-    /// one that is held the end is open, whatever the handler says of it (hold.md H-12, H-13).
-    fn write_response(
-        &mut self,
-        key: Key,
-        payload: &Payload<'_>,
-        is_held: bool,
-        out: &mut Vec<u8>,
-    ) -> Result<BodyEncoder, Fault> {
-        let is_whole = !payload.more && !is_held;
-        let code = payload.code.ok_or(Fault::NoCode)?;
-        let reason = std::str::from_utf8(payload.reason)
-            .map_err(|_| PacketError::Field { field: "reason", want: "UTF-8" })?;
-        let plan =
-            if is_whole { BodyPlan::Whole(payload.body.len() as u64) } else { BodyPlan::Streamed };
-        let State::Exchange(exchange) = &mut self.connections[key.index].state else {
-            unreachable!("only called for a connection in an exchange")
-        };
-        let request = RequestContext {
-            version: exchange.version,
-            is_head: exchange.is_head,
-            // What is left of the request's body would be read as the next request.
-            keep_alive: exchange.keep_alive && exchange.decoder.is_done() && !self.draining,
-            date: &self.date,
-        };
-        let headers = ResponseHeaders { headers: payload.headers, is_held };
-        let head = ResponseHead { code, reason, headers };
-        let mut written = write_head(out, &request, head, plan)?;
-        written.body.encode(payload.body, out)?;
-        exchange.keep_alive = written.keep_alive;
-        if is_whole {
-            out.extend_from_slice(written.body.finish()?);
-            return Ok(BodyEncoder::None);
-        }
-        Ok(written.body)
     }
 
     fn apply_body(
@@ -246,7 +231,7 @@ impl Worker {
     fn exchange(&mut self, key: Key) -> &mut Exchange {
         match &mut self.connections[key.index].state {
             State::Exchange(exchange) => exchange,
-            State::Reading(_) | State::Held(_) | State::Closing(_) => {
+            State::Reading(_) | State::Req(_) | State::Held(_) | State::Closing(_) => {
                 unreachable!("only called for a connection in an exchange")
             }
         }
@@ -322,7 +307,7 @@ impl Worker {
                 self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel: None }));
                 Some(exchange)
             }
-            other @ (State::Reading(_) | State::Held(_) | State::Closing(_)) => {
+            other @ (State::Reading(_) | State::Req(_) | State::Held(_) | State::Closing(_)) => {
                 self.connections[key.index].state = other;
                 None
             }
@@ -337,12 +322,10 @@ impl Worker {
         id: &Bytes,
         error: &ErrorResponse<'_>,
     ) {
-        let Some(session) = SessionId::parse(id) else { return };
-        let Some(key) = self.connections.key_at(session.slot) else { return };
-        if matches!(&self.connections[key.index].state,
-            State::Exchange(exchange) if *exchange.session.id() == session)
-        {
-            self.give_up(now_ms, transport, key, error);
+        match self.find(id) {
+            Named::Exchange(key) => self.give_up(now_ms, transport, key, error),
+            Named::Req(key) => self.fail_req(now_ms, transport, key, error),
+            Named::Held(_) | Named::Nothing(_) | Named::Elsewhere => {}
         }
     }
 
@@ -363,6 +346,30 @@ impl Worker {
         };
         self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel }));
     }
+}
+
+/// Writes the head of a response and what it brings of the content; all of it, if nothing more is to come. Says how the
+/// content goes on. Of one that is held the end is open, whatever the handler says of it (hold.md H-12, H-13).
+pub(super) fn write_response(
+    request: &RequestContext<'_>,
+    payload: &Payload<'_>,
+    is_held: bool,
+    out: &mut Vec<u8>,
+) -> Result<WrittenHead, Fault> {
+    let is_whole = !payload.more && !is_held;
+    let code = payload.code.ok_or(Fault::NoCode)?;
+    let reason = std::str::from_utf8(payload.reason)
+        .map_err(|_| PacketError::Field { field: "reason", want: "UTF-8" })?;
+    let plan =
+        if is_whole { BodyPlan::Whole(payload.body.len() as u64) } else { BodyPlan::Streamed };
+    let headers = ResponseHeaders { headers: payload.headers, is_held };
+    let mut written = write_head(out, request, ResponseHead { code, reason, headers }, plan)?;
+    written.body.encode(payload.body, out)?;
+    if is_whole {
+        let last = std::mem::replace(&mut written.body, BodyEncoder::None).finish()?;
+        out.extend_from_slice(last);
+    }
+    Ok(written)
 }
 
 /// The headers of a response; of one that is held without a length, which the handler cannot know.

@@ -1,10 +1,12 @@
 //! What comes from clients: heads, bodies, and the end.
 
-use zhttp::Kind;
+use std::net::SocketAddr;
+
 use zhttp::hold::HOLD_VERSION;
+use zhttp::{Fields, Kind};
 
 use super::connection::{Exchange, RequestParts, Response, State};
-use super::{CloseReason, Output, Transport, Worker};
+use super::{CloseReason, Mode, Output, Transport, Worker};
 use crate::http1::{
     BodyDecoder, BodyError, CONTINUE, ErrorResponse, HeadError, HeadScanner, RequestHead,
     TargetForm,
@@ -14,7 +16,7 @@ use crate::session::{Session, SessionId};
 use crate::slab::Key;
 
 /// What became of the bytes that a client sent.
-enum Step {
+pub(super) enum Step {
     /// So many are used, and there may be more to do.
     Used(usize),
     /// Nothing can be done before something else comes.
@@ -84,6 +86,7 @@ impl Worker {
                 State::Reading(_) if !connection.output.is_empty() => Step::Wait,
                 State::Reading(_) => self.read_head(now_ms, transport, key, &input[used..]),
                 State::Exchange(_) => self.read_body(now_ms, transport, key, &input[used..]),
+                State::Req(_) => self.read_req(now_ms, transport, key, &input[used..]),
                 State::Held(held) => {
                     held.is_reusable &= input.is_empty();
                     return input.len();
@@ -117,12 +120,17 @@ impl Worker {
         let scanner = reading.scanner.as_mut().expect("it was just made");
         let head = match scanner.scan(input, &self.config.head) {
             Ok(None) => return Step::Wait,
-            Ok(Some(span)) => RequestHead::parse(input, span, &self.config.head),
+            Ok(Some(span)) => RequestHead::parse(input, span, &self.config.head)
+                .map(|head| (head, &input[span.start..span.end])),
             Err(error) => Err(error),
         };
         match head {
-            Ok(head) => {
-                self.begin(now_ms, transport, key, &head);
+            Ok((head, raw)) => {
+                self.stats.requests += 1;
+                match self.connections[key.index].mode {
+                    Mode::Stream => self.begin(now_ms, transport, key, &head),
+                    Mode::Req => self.begin_req(now_ms, transport, key, (&head, raw)),
+                }
                 Step::Used(head.head_bytes)
             }
             Err(error) => {
@@ -144,6 +152,12 @@ impl Worker {
         self.answer_error(now_ms, transport, key, RequestParts::UNREADABLE, &error);
     }
 
+    /// An id that no session had before.
+    pub(super) fn next_session_id(&mut self, key: Key) -> SessionId {
+        self.sessions += 1;
+        SessionId { worker: self.config.index, slot: key.index, counter: self.sessions }
+    }
+
     /// Begins the session of a request.
     fn begin(
         &mut self,
@@ -152,9 +166,7 @@ impl Worker {
         key: Key,
         head: &RequestHead<'_>,
     ) {
-        self.stats.requests += 1;
-        self.sessions += 1;
-        let id = SessionId { worker: self.config.index, slot: key.index, counter: self.sessions };
+        let id = self.next_session_id(key);
         let mut session = Session::new(id, self.config.buffer_bytes);
         let decoder = BodyDecoder::new(head.body);
         let peer = transport.peer(key);
@@ -163,21 +175,17 @@ impl Worker {
             Kind::Data,
             |ext| ext.int("hold", HOLD_VERSION),
             |fields| {
-                fields.bytes("method", head.method.as_bytes());
-                fields.bytes("uri", uri(head).as_bytes());
-                fields.headers(head.headers().map(|(name, value)| (name.as_bytes(), value)));
+                write_request(fields, head);
                 fields.int("credits", self.config.buffer_bytes.into());
                 fields.flag("more", !decoder.is_done());
                 fields.flag("stream", true);
                 fields.flag("router-resp", true);
-                if let Some(peer) = peer {
-                    fields.bytes("peer-address", peer.ip().to_string().as_bytes());
-                    fields.int("peer-port", peer.port().into());
-                }
+                write_peer(fields, peer);
             },
         );
         self.outputs.push_back(Output::Hub(ToHub::Request(Pending {
             worker: self.config.index,
+            mode: Mode::Stream,
             id: id.to_string().into(),
             method: head.method.into(),
             path: head.path.into(),
@@ -304,6 +312,12 @@ impl Worker {
                 self.process_input(now_ms, transport, key);
                 self.rearm(key);
             }
+            State::Req(exchange) => {
+                let until_ms = now_ms.saturating_add(self.config.timeouts.eof_ms);
+                exchange.eof_until_ms = Some(until_ms);
+                self.process_input(now_ms, transport, key);
+                self.rearm(key);
+            }
         }
     }
 
@@ -311,11 +325,13 @@ impl Worker {
     /// of room ([`Worker::room`]). If nobody takes that for a while, the client is taken for gone.
     pub fn handle_read_closed(&mut self, now_ms: u64, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if let State::Exchange(exchange) = &mut connection.state
-            && exchange.eof_until_ms.is_none()
-        {
-            let until_ms = now_ms.saturating_add(self.config.timeouts.eof_ms);
-            exchange.eof_until_ms = Some(until_ms);
+        let eof_until_ms = match &mut connection.state {
+            State::Exchange(exchange) => &mut exchange.eof_until_ms,
+            State::Req(exchange) => &mut exchange.eof_until_ms,
+            State::Reading(_) | State::Held(_) | State::Closing(_) => return,
+        };
+        if eof_until_ms.is_none() {
+            *eof_until_ms = Some(now_ms.saturating_add(self.config.timeouts.eof_ms));
             self.rearm(key);
         }
     }
@@ -330,6 +346,21 @@ impl Worker {
         self.rearm(key);
         self.process_input(now_ms, transport, key);
         self.end_if_over(now_ms, key);
+    }
+}
+
+/// Writes what a handler is told of a head.
+pub(super) fn write_request(fields: &mut Fields<'_, '_>, head: &RequestHead<'_>) {
+    fields.bytes("method", head.method.as_bytes());
+    fields.bytes("uri", uri(head).as_bytes());
+    fields.headers(head.headers().map(|(name, value)| (name.as_bytes(), value)));
+}
+
+/// Writes where a request came from; nothing for a unix socket.
+pub(super) fn write_peer(fields: &mut Fields<'_, '_>, peer: Option<SocketAddr>) {
+    if let Some(peer) = peer {
+        fields.bytes("peer-address", peer.ip().to_string().as_bytes());
+        fields.int("peer-port", peer.port().into());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is always true of a [`Worker`], for tests and the simulation: called after each step.
 
-use super::Worker;
 use super::connection::{Connection, State};
+use super::{Mode, Worker};
 use crate::slab::Key;
 
 impl Worker {
@@ -17,13 +17,15 @@ impl Worker {
     pub fn check_invariants(&self) {
         self.members.check_invariants();
         self.unknown.check_invariants();
-        let mut holds = 0;
+        let (mut holds, mut in_req_mode) = (0, 0);
         for key in self.connections.keys() {
             let connection = &self.connections[key.index];
             holds += usize::from(matches!(connection.state, State::Held(_)));
+            in_req_mode += usize::from(connection.mode == Mode::Req);
             self.check_connection(key, connection);
         }
         assert_eq!(holds, self.members.holds(), "a hold has a connection");
+        assert_eq!(in_req_mode, self.req_connections, "req mode is counted");
         assert_eq!(self.wheel.len(), self.connections.len(), "a timer for each connection");
     }
 
@@ -42,6 +44,11 @@ impl Worker {
             }
             State::Exchange(exchange) => {
                 exchange.session.check_invariants(self.config.buffer_bytes);
+                let is_timed = exchange.eof_until_ms.is_some();
+                assert!(is_timed || !connection.eof, "a half-closed client has a time");
+            }
+            State::Req(exchange) => {
+                exchange.check_invariants(self.config.body_bytes_max);
                 let is_timed = exchange.eof_until_ms.is_some();
                 assert!(is_timed || !connection.eof, "a half-closed client has a time");
             }

@@ -23,6 +23,7 @@ mod held;
 mod input;
 mod invariants;
 mod multi;
+mod req;
 mod timers;
 mod unknown;
 mod writing;
@@ -37,7 +38,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use zhttp::{Envelope, Id, Kind, Packet, PacketError};
+use zhttp::{Envelope, Id, Kind, Packet, PacketError, Salvage};
 
 use self::connection::{Connection, State};
 use self::multi::Multi;
@@ -100,6 +101,9 @@ pub struct WorkerConfig {
     pub instance_id: Arc<[u8]>,
     /// Bytes of a body that are kept for either side of a connection: the credits of a handler.
     pub buffer_bytes: u32,
+    /// Bytes of a body in req mode, either way. One more, and the client gets a 413 for its own, a 500 for the
+    /// handler's. A request whose body is coming holds up to that much memory.
+    pub body_bytes_max: usize,
     /// How large a request head may be.
     pub head: HeadLimits,
     /// Bytes that may wait for a held client before it is given no more.
@@ -158,6 +162,8 @@ impl CloseReason {
 pub struct Worker {
     config: WorkerConfig,
     connections: Slab<Connection>,
+    /// How many of them are in req mode.
+    req_connections: usize,
     wheel: Wheel<Key>,
     pool: Pool,
     members: Members,
@@ -192,11 +198,30 @@ pub struct PacketRefusal {
 /// Refusals that wait to be logged; the others are only counted.
 const REFUSALS_KEPT_MAX: usize = 16;
 
+/// What the id of a packet names.
+enum Named {
+    /// The session of a connection.
+    Exchange(Key),
+    /// A request in req mode.
+    Req(Key),
+    /// A connection that is held.
+    Held(Key),
+    /// A session of this worker that is over, or never was.
+    Nothing(SessionId),
+    /// It is none of this worker's.
+    Elsewhere,
+}
+
+/// To the client of a handler that says what cannot be.
+const INVALID_ANSWER: ErrorResponse<'_> =
+    ErrorResponse::new(500, "The handler sent an invalid response");
+
 impl Worker {
     /// A worker without connections.
     pub fn new(config: WorkerConfig, now_ms: u64) -> Self {
         Worker {
             connections: Slab::default(),
+            req_connections: 0,
             wheel: Wheel::new(now_ms),
             pool: Pool::new(config.buffer_bytes as usize, BLOCKS_KEPT_MAX),
             members: Members::new(config.members),
@@ -218,6 +243,14 @@ impl Worker {
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// How many of them came by a listener of that mode.
+    pub fn connections_in(&self, mode: Mode) -> usize {
+        match mode {
+            Mode::Stream => self.connections.len() - self.req_connections,
+            Mode::Req => self.req_connections,
+        }
     }
 
     /// How many of them are held.
@@ -247,8 +280,9 @@ impl Worker {
     }
 
     /// A client has connected. The key names the connection from now on.
-    pub fn accept(&mut self, now_ms: u64) -> Key {
-        let key = self.connections.insert(Connection::new(now_ms));
+    pub fn accept(&mut self, now_ms: u64, mode: Mode) -> Key {
+        self.req_connections += usize::from(mode == Mode::Req);
+        let key = self.connections.insert(Connection::new(now_ms, mode));
         self.rearm(key);
         key
     }
@@ -258,7 +292,7 @@ impl Worker {
         let Some(connection) = self.connections.get(key) else { return 0 };
         let max = match connection.state {
             State::Reading(_) => self.config.head.head_bytes_max,
-            State::Exchange(_) => self.config.buffer_bytes as usize,
+            State::Exchange(_) | State::Req(_) => self.config.buffer_bytes as usize,
             State::Held(_) | State::Closing(_) => return usize::MAX,
         };
         connection.input.room(max)
@@ -311,29 +345,67 @@ impl Worker {
         transport: &mut impl Transport,
         bytes: &Bytes,
     ) -> Result<(), PacketError> {
-        let packet = Packet::parse(bytes)?;
+        let packet = match Packet::parse(bytes) {
+            Ok(packet) => packet,
+            Err(error) => return self.handle_wrong_packet(now_ms, transport, bytes, error),
+        };
         let mut unknown = Vec::new();
         for id in packet.ids {
-            let Some(session) = SessionId::parse(id.id) else { continue };
-            if session.worker != self.config.index {
-                continue;
-            }
-            let key = self.connections.key_at(session.slot);
-            match key.map(|key| (key, &self.connections[key.index].state)) {
-                Some((key, State::Exchange(exchange))) if *exchange.session.id() == session => {
+            match self.find(id.id) {
+                Named::Exchange(key) => {
                     self.handle_exchange_packet(now_ms, transport, key, (&packet, id.seq));
                 }
-                Some((key, State::Held(held))) if held.counter == session.counter => {
-                    self.handle_held_packet(now_ms, transport, key, &packet);
-                }
-                Some(_) | None if self.unknown.admit(now_ms, session) => {
+                Named::Req(key) => self.handle_req_packet(now_ms, transport, key, &packet),
+                Named::Held(key) => self.handle_held_packet(now_ms, transport, key, &packet),
+                Named::Nothing(session) if self.unknown.admit(now_ms, session) => {
                     unknown.push(Id { id: id.id, seq: None });
                 }
-                Some(_) | None => {}
+                Named::Nothing(_) | Named::Elsewhere => {}
             }
         }
         self.cancel_unknown(&packet, &unknown);
         Ok(())
+    }
+
+    /// Ends the sessions that a packet names which cannot be understood: nobody knows what they missed by it.
+    fn handle_wrong_packet(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        bytes: &Bytes,
+        error: PacketError,
+    ) -> Result<(), PacketError> {
+        let Salvage { from, ids } = Packet::salvage(bytes).ok_or(error)?;
+        for id in ids {
+            match self.find(id.id) {
+                Named::Exchange(key) => {
+                    self.fail_session(now_ms, transport, key, (from, &error.into()));
+                }
+                Named::Req(key) => {
+                    self.refuse_packet(from, error.to_string());
+                    self.fail_req(now_ms, transport, key, &INVALID_ANSWER);
+                }
+                Named::Held(_) | Named::Nothing(_) => self.refuse_packet(from, error.to_string()),
+                Named::Elsewhere => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What a session id names.
+    fn find(&self, id: &[u8]) -> Named {
+        let Some(session) = SessionId::parse(id).filter(|id| id.worker == self.config.index) else {
+            return Named::Elsewhere;
+        };
+        let key = self.connections.key_at(session.slot);
+        match key.map(|key| (key, &self.connections[key.index].state)) {
+            Some((key, State::Exchange(exchange))) if *exchange.session.id() == session => {
+                Named::Exchange(key)
+            }
+            Some((key, State::Req(exchange))) if exchange.id == session => Named::Req(key),
+            Some((key, State::Held(held))) if held.counter == session.counter => Named::Held(key),
+            Some(_) | None => Named::Nothing(session),
+        }
     }
 
     /// Tells a handler that it works for clients that are gone (hold.md H-20).

@@ -18,6 +18,8 @@ pub struct TimeoutConfig {
     pub idle_ms: u64,
     /// A handler that says nothing is given up.
     pub session_ms: u64,
+    /// A request in req mode is given up, from its head to its answer.
+    pub req_ms: u64,
     /// A client that neither takes nor sends is given up.
     pub stream_ms: u64,
     /// A handler is told that a session is alive, once in this time.
@@ -31,11 +33,12 @@ pub struct TimeoutConfig {
 }
 
 impl Default for TimeoutConfig {
-    /// Condure's where it has them (`--stream-timeout` is a setting of its own).
+    /// Condure's where it has them (those of a stream and of req mode are settings).
     fn default() -> Self {
         TimeoutConfig {
             idle_ms: 60_000,
             session_ms: 60_000,
+            req_ms: 30_000,
             stream_ms: 1_800_000,
             keep_alive_ms: 45_000,
             eof_ms: 2_000,
@@ -47,7 +50,7 @@ impl Default for TimeoutConfig {
 
 /// What is to be done with a connection when nothing else happens before.
 #[derive(Clone, Copy, Debug)]
-enum Expiry {
+pub(super) enum Expiry {
     /// End it.
     Close(CloseReason),
     /// Answer with an error, and end it.
@@ -60,8 +63,10 @@ enum Expiry {
     KeepHold,
 }
 
-const REQUEST_TIMEOUT: ErrorResponse<'_> = ErrorResponse::new(408, "The request took too long");
-const GATEWAY_TIMEOUT: ErrorResponse<'_> = ErrorResponse::new(504, "The handler did not answer");
+pub(super) const REQUEST_TIMEOUT: ErrorResponse<'_> =
+    ErrorResponse::new(408, "The request took too long");
+pub(super) const GATEWAY_TIMEOUT: ErrorResponse<'_> =
+    ErrorResponse::new(504, "The handler did not answer");
 
 impl Worker {
     /// Lets time pass. A turn does a bounded number of things; what remains is due at once.
@@ -129,6 +134,10 @@ impl Worker {
                     (exchange.next_keep_alive_ms(timeouts), Expiry::KeepSession),
                 ])
             }
+            State::Req(exchange) => earliest([
+                (exchange.eof_until_ms.unwrap_or(NEVER), gone),
+                exchange.expiry(timeouts.req_ms),
+            ]),
             State::Held(held) => {
                 let is_blocked = !connection.output.is_empty();
                 let stuck_ms = held.progress_ms.saturating_add(timeouts.stream_ms);
@@ -152,6 +161,7 @@ impl Worker {
             Expiry::Answer(error) => {
                 let request = match &self.connections[key.index].state {
                     State::Exchange(exchange) => exchange.request(),
+                    State::Req(exchange) => exchange.request(),
                     State::Reading(_) | State::Held(_) | State::Closing(_) => {
                         RequestParts::UNREADABLE
                     }

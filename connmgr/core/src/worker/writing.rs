@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 
 use super::connection::{Closing, Reading, RequestParts, State};
-use super::{CloseReason, Output, Transport, Worker};
+use super::{CloseReason, Mode, Output, Transport, Worker};
 use crate::http1::{ErrorResponse, RequestContext, write_error};
 use crate::slab::Key;
 
@@ -29,7 +29,8 @@ impl Worker {
     /// Bytes that may wait for one client.
     pub(super) fn output_bytes_max(&self) -> usize {
         let buffer_bytes = self.config.buffer_bytes as usize;
-        self.config.client_backlog_bytes_max.max(buffer_bytes) + OUTPUT_SLACK_BYTES
+        let content_bytes = buffer_bytes.max(self.config.body_bytes_max);
+        self.config.client_backlog_bytes_max.max(content_bytes) + OUTPUT_SLACK_BYTES
     }
 
     /// Writes bytes to a client: to the socket as far as it takes them, the rest to its buffer.
@@ -101,7 +102,7 @@ impl Worker {
             }
             State::Held(held) if unsent == 0 => self.members.handle_drained(held.hold),
             State::Closing(_) if unsent == 0 => self.shutdown(now_ms, key),
-            State::Reading(_) | State::Held(_) | State::Closing(_) => {}
+            State::Reading(_) | State::Req(_) | State::Held(_) | State::Closing(_) => {}
         }
         if unsent == 0 {
             self.rearm(key);
@@ -201,6 +202,7 @@ impl Worker {
     pub(super) fn close(&mut self, key: Key, reason: CloseReason) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.stats.closed[reason as usize] += 1;
+        self.req_connections -= usize::from(connection.mode == Mode::Req);
         if let Some(timer) = connection.timer {
             self.wheel.cancel(timer);
         }
@@ -215,6 +217,7 @@ impl Worker {
         match state {
             State::Reading(_) | State::Closing(_) => {}
             State::Exchange(exchange) => self.end_session(*exchange),
+            State::Req(exchange) => self.end_req(&exchange),
             State::Held(held) => self.end_hold(&held, key),
         }
     }
@@ -240,7 +243,7 @@ impl Worker {
                     // One that is new has less time now.
                     self.rearm(key);
                 }
-                State::Exchange(_) | State::Closing(_) => {}
+                State::Exchange(_) | State::Req(_) | State::Closing(_) => {}
             }
         }
     }

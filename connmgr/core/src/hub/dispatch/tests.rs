@@ -17,7 +17,12 @@ struct Edge {
 impl Edge {
     fn new() -> Self {
         let routes = vec![Route { prefix: "/plain/".into(), group: 1 }];
-        let config = DispatchConfig { handler_wait_ms: WAIT_MS, waiting_requests_max: 3, routes };
+        let config = DispatchConfig {
+            handler_wait_ms: WAIT_MS,
+            waiting_requests_max: 3,
+            routes,
+            req_group: 2,
+        };
         Edge { dispatch: Dispatch::new(config), presence: Presence::default() }
     }
 
@@ -44,10 +49,15 @@ impl Edge {
     }
 
     fn request(&mut self, now_ms: u64, id: &'static str, path: &str) {
+        self.request_in(Mode::Stream, now_ms, id, path);
+    }
+
+    fn request_in(&mut self, mode: Mode, now_ms: u64, id: &'static str, path: &str) {
         self.dispatch.handle_request(
             now_ms,
             &mut self.presence,
             Pending {
+                mode,
                 worker: 7,
                 id: Bytes::from_static(id.as_bytes()),
                 method: "GET".into(),
@@ -121,6 +131,28 @@ fn given_started_done() {
     assert_eq!(edge.done("1"), None, "who has started needs no cancel from here");
     edge.left(0, "a");
     assert_eq!(edge.said(0), Vec::<String>::new());
+}
+
+#[test]
+fn req_mode_has_a_group_of_its_own() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    for path in ["/events/x", "/plain/x", "/"] {
+        edge.request_in(Mode::Req, 0, "1", path);
+        let (said, mut pushed) = edge.outputs(0);
+        let (group, pending) = pushed.pop().unwrap();
+        assert_eq!((said.len(), group, &*pending.id), (0, 2, &b"1"[..]), "{path}");
+        // However long others are known: who serves req mode cannot say so.
+        edge.dispatch.handle_push_refused(WAIT_MS, &edge.presence, (group, pending));
+        assert_eq!(edge.done("1"), None, "it waits");
+        edge.dispatch.handle_push_ready();
+    }
+    edge.request_in(Mode::Req, WAIT_MS, "2", "/");
+    assert_eq!(edge.refuse_pushes(WAIT_MS), ["2"]);
+    edge.hello("b", 0);
+    assert_eq!(edge.said(WAIT_MS), Vec::<String>::new());
+    edge.dispatch.handle_timeout(2 * WAIT_MS);
+    assert_eq!(edge.said(2 * WAIT_MS), ["2 refused"]);
 }
 
 #[test]

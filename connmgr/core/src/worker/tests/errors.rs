@@ -183,3 +183,33 @@ fn what_has_no_place_ends_the_session() {
         assert_eq!(edge.told_kinds(), ["h1 error", "done "]);
     }
 }
+
+/// A packet that is not understood ends the sessions that it names, whatever it was to say; and no other.
+#[test]
+fn a_packet_that_is_not_understood_ends_its_session() {
+    let mut edge = Edge::new();
+    let (other, mut other_session) = edge.get();
+    other_session.answer(&mut edge, &[], "a", true);
+    edge.got(other);
+    for wrong in ["4:type,4:what,", "4:type,1:1#", "3:ext,1:x,", "3:seq,2:-1#", "4:code,1:x,"] {
+        let (awaits, session) = edge.get_next();
+        let (reads, mut streaming) = edge.get_next();
+        streaming.answer(&mut edge, &[], "a", true);
+        edge.told();
+        for id in [session.id, streaming.id] {
+            let map = format!("4:from,2:h1,2:id,{}:{id},{wrong}", id.len());
+            edge.packet(format!("T{}:{map}}}", map.len()).into_bytes());
+        }
+        assert!(edge.got(awaits).starts_with("HTTP/1.1 500"), "{wrong}");
+        assert!(edge.is_closed(reads), "{wrong}");
+        assert_eq!(edge.told_kinds(), ["h1 error", "done ", "h1 error", "done "], "{wrong}");
+        let refusal = edge.worker.poll_refusal().unwrap();
+        let (_, field) = wrong.split_once(':').unwrap();
+        let field = field.split(',').next().unwrap();
+        assert!(refusal.why.contains(&format!("field {field}")), "{refusal:?}");
+        edge.worker.poll_refusal();
+    }
+    other_session.body(&mut edge, "b", true);
+    assert!(edge.got(other).contains('b'));
+    edge.end();
+}
