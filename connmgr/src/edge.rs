@@ -28,6 +28,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::hub::{HubLoop, WorkerQueues};
 use crate::listener::{self, ListenError, Listener};
+use crate::metrics::{self, Metrics, MetricsServer};
+use crate::observe::ObserveError;
 use crate::queue::Queue;
 use crate::worker::{Shared, WorkerLoop};
 
@@ -58,6 +60,9 @@ pub enum StartError {
     /// A port or a path cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] ObserveError),
     /// The ZeroMQ sockets cannot be opened.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -79,6 +84,9 @@ pub struct Edge {
     stop_hub: Arc<Notify>,
     drain_timeout: Duration,
     addresses: Vec<SocketAddr>,
+    metrics: Metrics,
+    /// Answers until the edge has ended.
+    _metrics_server: Option<MetricsServer>,
 }
 
 impl Edge {
@@ -101,6 +109,9 @@ impl Edge {
                 listeners[worker].push(listener);
             }
         }
+        let metrics = Metrics::new(workers);
+        let serve = |spec| metrics::serve(spec, metrics.clone());
+        let metrics_server = config.prometheus.as_ref().map(serve).transpose()?;
         let clock = Clock::start();
         let notify = Arc::new(Notify::new());
         let mut polls = Vec::new();
@@ -124,6 +135,8 @@ impl Edge {
             stop_hub,
             drain_timeout: config.timeouts.drain,
             addresses,
+            metrics,
+            _metrics_server: metrics_server,
         };
         for (index, (poll, listeners)) in polls.into_iter().zip(listeners).enumerate() {
             if let Err(error) = edge.start_worker(config, clock, index, (poll, listeners)) {
@@ -146,7 +159,7 @@ impl Edge {
         (poll, listeners): (Poll, Vec<Listener>),
     ) -> io::Result<()> {
         let worker_config = worker_config(config, index);
-        let shared = (Arc::clone(&self.shared), clock);
+        let shared = (Arc::clone(&self.shared), self.metrics.worker(index), clock);
         let queues = self.queues[index].clone();
         // The machine never leaves its thread.
         let run = move || {

@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, ConnmgrArgs};
+use crate::debug_socket;
 use crate::edge::Edge;
 use crate::log;
 
@@ -31,15 +32,28 @@ pub fn run(args: &ConnmgrArgs) -> ExitCode {
         print_sizes();
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = log::init(config.log_level) {
-        eprintln!("error: {error}");
-        return ExitCode::FAILURE;
-    }
+    let tap = match log::init_with_tap(config.log_level) {
+        Ok(tap) => tap,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    tracing::info!("starting...");
     // Before anything is bound, so that no signal finds the edge without a handler for it.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGQUIT]) {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!("cannot handle signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let serve_debug = |spec| debug_socket::serve(spec, tap);
+    // Dropped last, so that those who follow get the last words.
+    let _debug_socket = match config.debug_socket.as_ref().map(serve_debug).transpose() {
+        Ok(debug_socket) => debug_socket,
+        Err(error) => {
+            tracing::error!("{}", Causes(&error));
             return ExitCode::FAILURE;
         }
     };

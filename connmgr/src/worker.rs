@@ -21,6 +21,7 @@ use crate::config::Limits;
 use crate::hub::WorkerQueues;
 use crate::listener::{AcceptError, BACKLOG, Listener};
 use crate::log::OncePerSecond;
+use crate::metrics::WorkerMetrics;
 use crate::sockets::{ReadOutcome, Sockets};
 
 /// Socket events of one turn.
@@ -135,6 +136,7 @@ pub(crate) struct WorkerLoop {
     sockets: Sockets,
     queues: WorkerQueues,
     shared: Arc<Shared>,
+    metrics: Arc<WorkerMetrics>,
     clock: Clock,
     to_hub: VecDeque<forebay_core::hub::ToHub>,
     from_hub: VecDeque<forebay_core::hub::FromHub>,
@@ -164,7 +166,7 @@ impl WorkerLoop {
         mut listeners: Vec<Listener>,
         machine: Worker,
         queues: WorkerQueues,
-        (shared, clock): (Arc<Shared>, Clock),
+        (shared, metrics, clock): (Arc<Shared>, Arc<WorkerMetrics>, Clock),
     ) -> io::Result<Self> {
         for (index, listener) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener, listener_token(index), Interest::READABLE)?;
@@ -177,6 +179,7 @@ impl WorkerLoop {
             sockets: Sockets::default(),
             queues,
             shared,
+            metrics,
             clock,
             to_hub: VecDeque::new(),
             from_hub: VecDeque::new(),
@@ -298,6 +301,8 @@ impl WorkerLoop {
             self.log_refusal(now_ms, &refusal.from, &refusal.why);
         }
         self.count();
+        let machine = &self.machine;
+        self.metrics.store(&machine.stats(), machine.connections(), machine.holds());
     }
 
     fn handle_outputs(&mut self) {

@@ -162,13 +162,13 @@ pub struct LimitArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Timeouts")]
 pub struct TimeoutArgs {
-    /// Seconds without progress after which a connection in stream mode is closed and its handler gets a cancel; may be
-    /// 0.5 or 500ms
+    /// Seconds without progress after which a connection is closed and its handler gets a cancel; may be 0.5 or 500ms
     #[arg(long, env = "FOREBAY_STREAM_TIMEOUT", value_name = "SECONDS")]
     #[arg(value_parser = parse_duration, default_value = "1800")]
     pub stream_timeout: Duration,
 
-    /// Seconds that a request in req mode may take, from the wait for it to the end of its answer; then it is closed
+    /// Seconds from the head of a request in req mode to its answer; then it gets a 504, or a 408 if its body is not
+    /// there yet
     #[arg(long, env = "FOREBAY_REQ_TIMEOUT", value_name = "SECONDS")]
     #[arg(value_parser = parse_duration, default_value = "30")]
     pub req_timeout: Duration,

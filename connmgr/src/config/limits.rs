@@ -61,9 +61,9 @@ pub struct Limits {
 /// How long things may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// In stream mode: without progress a connection is closed after that long; more than zero.
+    /// Without progress a connection is closed after that long; more than zero.
     pub stream: Duration,
-    /// In req mode: a request, from the wait for it to the end of its answer; more than zero.
+    /// In req mode: from the head of a request to its answer; more than zero.
     pub req: Duration,
     /// How long a request waits for a handler. Zero: not at all.
     pub handler_wait: Duration,
