@@ -45,11 +45,16 @@ pub struct RequestHead<'b> {
 }
 
 /// The field lines of a head, in their order, as names and values. Values are without the white space around them;
-/// they may hold any byte but control characters, and tabs.
+/// they may hold tabs, but no other control character.
+///
+/// If the target names an authority, that is the value of `Host`, whatever was sent: nobody behind may read two of them
+/// (RFC 9112 §3.2.2).
 #[derive(Clone, Debug)]
 pub struct Headers<'b> {
     /// Checked field lines, each with its CRLF.
     lines: &'b [u8],
+    /// The authority of an absolute-form target.
+    target_host: Option<&'b str>,
 }
 
 impl<'b> RequestHead<'b> {
@@ -97,7 +102,10 @@ impl<'b> RequestHead<'b> {
             keep_alive,
             expect_continue: expects && !matches!(body, BodyFraming::None | BodyFraming::Length(0)),
             head_bytes: span.end,
-            fields: Headers { lines: &block[..block.len() - CRLF.len()] },
+            fields: Headers {
+                lines: &block[..block.len() - CRLF.len()],
+                target_host: line.target.authority,
+            },
         })
     }
 
@@ -121,7 +129,10 @@ impl<'b> Iterator for Headers<'b> {
         self.lines = &self.lines[line_len + CRLF.len()..];
         let name_len = memchr::memchr(b':', line)?;
         let name = std::str::from_utf8(&line[..name_len]).expect("a checked name is ASCII");
-        Some((name, line[name_len + 1..].trim_ascii()))
+        match self.target_host {
+            Some(host) if name.eq_ignore_ascii_case("host") => Some((name, host.as_bytes())),
+            Some(_) | None => Some((name, line[name_len + 1..].trim_ascii())),
+        }
     }
 }
 
@@ -154,9 +165,13 @@ impl<'b> Verdict<'b> {
                 self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         } else if is("expect") {
-            let is_continue = value.eq_ignore_ascii_case(b"100-continue");
-            self.expects_continue |= is_continue;
-            self.expects_other |= !is_continue;
+            // A list, whose empty elements do not count (RFC 9110 §5.6.1.2).
+            let elements = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+            for expectation in elements.filter(|element| !element.is_empty()) {
+                let is_continue = expectation.eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue |= is_continue;
+                self.expects_other |= !is_continue;
+            }
         }
         Ok(())
     }
@@ -223,6 +238,15 @@ mod tests {
         assert_eq!(head.header("X-TWO"), Some(b"b: c".as_slice()));
         assert_eq!(head.header("X-Three"), None);
         assert_eq!(head.head_bytes, input.len());
+    }
+
+    #[test]
+    fn nobody_reads_two_hosts() {
+        let input = b"GET http://a:1/ HTTP/1.1\r\nhOST: b\r\nX: c\r\n\r\n";
+        let head = parse(input).unwrap();
+        assert_eq!(head.host, "a:1");
+        let expected: [(&str, &[u8]); 2] = [("hOST", b"a:1"), ("X", b"c")];
+        assert_eq!(head.headers().collect::<Vec<_>>(), expected);
     }
 
     #[test]

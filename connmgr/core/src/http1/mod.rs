@@ -20,7 +20,8 @@
 //! how request smuggling is kept out: not by reading such a message in the right way, but by not reading it.
 //!
 //! Each refusal has a status and a short text ([`HeadError`], [`BodyError`]), and each ends the connection, because from
-//! then on nobody knows where the next message begins. The cases are data, in `vectors/http1/`.
+//! then on nobody knows where the next message begins. The cases are data, in `vectors/http1/`, run piece by piece in
+//! `vectors` and by the whole machine in `worker/tests/conformance.rs`.
 
 mod authority;
 mod body;
@@ -33,7 +34,7 @@ mod request_line;
 mod response;
 mod scanner;
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;
 
 pub use body::{BodyDecoder, BodyError, CHUNK_EXTENSION_BYTES_MAX, Decoded, TRAILER_BYTES_MAX};
 pub use encoder::{BodyEncoder, BodyMismatch, ChunkHead, Piece};
@@ -43,7 +44,8 @@ pub use framing::BodyFraming;
 pub use head::{HEADERS_MAX, Headers, RequestHead};
 pub use request_line::{METHOD_BYTES_MAX, TargetForm, Version};
 pub use response::{
-    BodyPlan, RequestContext, ResponseError, ResponseHead, WrittenHead, write_head,
+    BodyPlan, RESPONSE_HEAD_BYTES_MAX, RequestContext, ResponseError, ResponseHead, WrittenHead,
+    write_head,
 };
 pub use scanner::{HeadLimits, HeadScanner, HeadSpan, LEADING_CRLFS_MAX};
 

@@ -128,6 +128,9 @@ fn parse_method(method: &[u8]) -> Result<&str, HeadError> {
 }
 
 /// `"HTTP/" DIGIT "." DIGIT`, case-sensitive (RFC 9112 §2.3).
+///
+/// RFC 9110 §2.5 would have a later 1.x read as 1.1. None exists or will; what says that it is one is a probe for a
+/// reader that takes it for 1.0 and does not heed `Transfer-Encoding`.
 fn parse_version(version: &[u8]) -> Result<Version, HeadError> {
     match version {
         b"HTTP/1.1" => Ok(Version::Http11),

@@ -2,8 +2,8 @@
 //!
 //! A handler says what the response is: a code, header fields, content that is whole or comes in pieces. How it
 //! travels on *this* connection is decided here: which framing it gets, whether the connection goes on behind it, and
-//! which fields say so. `Connection`, `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding` and `Upgrade` of the handler
-//! are about a connection that it does not have, so they are dropped, not merged (RFC 9110 §7.6.1).
+//! which fields say so. `Connection`, `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding`, `Trailer` and `Upgrade` of
+//! the handler are about a connection that it does not have, so they are dropped, not merged (RFC 9110 §7.6.1).
 //!
 //! | content | HTTP/1.1 | HTTP/1.0 |
 //! | --- | --- | --- |
@@ -105,6 +105,12 @@ pub enum ResponseError {
     /// Two values for `Content-Length` (RFC 9110 §8.6).
     #[error("headers: Content-Length is given twice")]
     ContentLengthRepeated,
+    /// More than [`RESPONSE_HEAD_BYTES_MAX`].
+    #[error("headers: {bytes} bytes are more than {RESPONSE_HEAD_BYTES_MAX}")]
+    HeadTooLarge {
+        /// How large the head would be.
+        bytes: usize,
+    },
 }
 
 /// Writes the head of a response behind what is in `out`.
@@ -163,7 +169,9 @@ fn check<'h>(
         return Err(ResponseError::Reason);
     }
     let mut given = Given { length: None, has_date: false };
+    let mut bytes = reason.len();
     for (name, value) in headers {
+        bytes += name.len() + FIELD_SEPARATORS_BYTES + value.len();
         let lossy = || String::from_utf8_lossy(name).into_owned();
         if !is_token(name) {
             return Err(ResponseError::FieldName { name: lossy() });
@@ -179,6 +187,9 @@ fn check<'h>(
                 return Err(ResponseError::ContentLengthRepeated);
             }
         }
+    }
+    if bytes > RESPONSE_HEAD_BYTES_MAX {
+        return Err(ResponseError::HeadTooLarge { bytes });
     }
     Ok(given)
 }
@@ -247,14 +258,23 @@ pub(super) fn write_connection(out: &mut Vec<u8>, version: Version, keep_alive: 
 }
 
 /// Fields of a handler that do not go to the client. `Content-Length` is written from what it said.
-const DROPPED_FIELDS: [&[u8]; 6] = [
+const DROPPED_FIELDS: [&[u8]; 7] = [
     b"connection",
     b"content-length",
     b"keep-alive",
     b"proxy-connection",
+    b"trailer",
     b"transfer-encoding",
     b"upgrade",
 ];
+
+/// Bytes of a handler's reason phrase and headers as they would be sent, also of those that are dropped: 64 KiB, twice
+/// what a request may have. Past it the client gets a 500 and the handler an error. A client that takes nothing holds up
+/// to that much memory beside its buffer.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Of `name: value` CRLF.
+const FIELD_SEPARATORS_BYTES: usize = 4;
 
 const CRLF: &[u8] = b"\r\n";
 
@@ -357,6 +377,7 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("Proxy-Connection", "close"),
             ("TRANSFER-ENCODING", "gzip"),
+            ("trailer", "X-A"),
             ("Upgrade", "h2c"),
             ("X-A", "1"),
         ];
@@ -367,6 +388,14 @@ mod tests {
         let (fields, written) = write(&closing, 200, &[], BodyPlan::Streamed).unwrap();
         assert_eq!(fields, "Transfer-Encoding: chunked; Connection: close; ");
         assert!(!written.keep_alive);
+    }
+
+    #[test]
+    fn a_head_may_be_as_large_as_the_limit() {
+        let value = "x".repeat(RESPONSE_HEAD_BYTES_MAX - "X: \r\n".len());
+        assert!(write(&GET, 200, &[("X", &value)], BodyPlan::Whole(0)).is_ok());
+        let error = write(&GET, 200, &[("X", &(value + "x"))], BodyPlan::Whole(0)).unwrap_err();
+        assert_eq!(error, ResponseError::HeadTooLarge { bytes: RESPONSE_HEAD_BYTES_MAX + 1 });
     }
 
     #[test]

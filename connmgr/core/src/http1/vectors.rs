@@ -1,7 +1,10 @@
-//! Runs the test vectors in `vectors/http1/`, whose format is told at the top of each file.
+//! Runs the test vectors in `vectors/http1/`, whose format is told at the top of each file;
+//! [`table`] reads them.
 //!
 //! Each case is fed whole, byte by byte, cut in two at every place, and with the bytes of a next request behind it; the
 //! result must be the same.
+
+pub(crate) mod table;
 
 use std::fmt::Write as _;
 
@@ -19,58 +22,22 @@ struct Case<'f> {
     expected: &'f str,
 }
 
-/// Reads the cases of a file: `case`, `rfc`, any number of `>` lines, `=`.
+/// Reads the cases of a file: any number of `>` lines, and `=`.
 fn cases(file: &str) -> Vec<Case<'_>> {
-    let mut cases: Vec<Case<'_>> = Vec::new();
-    let mut cited = 0;
-    for line in file.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (key, text) = line.split_once(' ').unwrap_or((line, ""));
-        match key {
-            "case" => cases.push(Case { name: text, input: Vec::new(), expected: "" }),
-            "rfc" => cited += 1,
-            ">" => cases.last_mut().expect("a case").input.extend(unescape(text)),
-            "=" => cases.last_mut().expect("a case").expected = text,
-            _ => panic!("what is {line:?}?"),
+    let mut cases = Vec::new();
+    for table::Record { name, lines, .. } in table::records(&[file]) {
+        let mut case = Case { name, input: Vec::new(), expected: "" };
+        for (key, text) in lines {
+            match key {
+                ">" => case.input.extend(table::unescape(text)),
+                "=" => case.expected = text,
+                _ => panic!("{name}: what is {key:?}?"),
+            }
         }
+        assert!(!case.expected.is_empty(), "{name} has no result");
+        cases.push(case);
     }
-    assert_eq!(cited, cases.len(), "each case cites its rule");
-    assert!(cases.iter().all(|case| !case.expected.is_empty()));
-    let mut names: Vec<&str> = cases.iter().map(|case| case.name).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), cases.len(), "two cases have the same name");
     cases
-}
-
-/// `\r`, `\n`, `\t`, `\\`, `\xHH`, and `\{N*text}` for N times that text.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some((plain, escaped)) = rest.split_once('\\') {
-        bytes.extend_from_slice(plain.as_bytes());
-        let (kind, mut after) = escaped.split_at(1);
-        match kind {
-            "r" => bytes.push(b'\r'),
-            "n" => bytes.push(b'\n'),
-            "t" => bytes.push(b'\t'),
-            "\\" => bytes.push(b'\\'),
-            "x" => {
-                let (digits, behind) = after.split_at(2);
-                bytes.push(u8::from_str_radix(digits, 16).expect("two hexadecimal digits"));
-                after = behind;
-            }
-            "{" => {
-                let (repeated, behind) = after.split_once('}').expect("a closing brace");
-                let (times, unit) = repeated.split_once('*').expect("a number and *");
-                bytes.extend(unescape(unit).repeat(times.parse().expect("a number")));
-                after = behind;
-            }
-            _ => panic!("no escape: {escaped:?}"),
-        }
-        rest = after;
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    bytes
 }
 
 /// Feeds a head in those growing prefixes; what comes out, in the words of the vector file.

@@ -32,8 +32,6 @@ pub(super) enum Fault {
     Format(&'static str),
     #[error("more body than the credits allow")]
     Credits,
-    #[error("more: an answer in req mode is one packet")]
-    Partial,
     #[error("a body of more than {0} bytes")]
     TooLarge(usize),
     #[error("type {0} has no place in this session")]
@@ -182,7 +180,12 @@ impl Worker {
         let keep_alive = exchange.keep_alive && exchange.decoder.is_done() && !self.draining;
         let RequestParts { version, is_head } = self.exchange(key).request();
         let request = RequestContext { version, is_head, keep_alive, date: &self.date };
-        let written = write_response(&request, payload, is_held, &mut out);
+        let extent = match is_held {
+            true => Extent::Held,
+            false if payload.more => Extent::Streamed,
+            false => Extent::Whole,
+        };
+        let written = write_response(&request, payload, extent, &mut out);
         let next = written.map(|written| {
             self.exchange(key).keep_alive = written.keep_alive;
             written.body
@@ -348,24 +351,35 @@ impl Worker {
     }
 }
 
-/// Writes the head of a response and what it brings of the content; all of it, if nothing more is to come. Says how the
-/// content goes on. Of one that is held the end is open, whatever the handler says of it (hold.md H-12, H-13).
+/// What of a response its first packet has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it.
+    Whole,
+    /// More of it comes.
+    Streamed,
+    /// Its end is open, whatever the handler says of it (hold.md H-12, H-13).
+    Held,
+}
+
+/// Writes the head of a response and what its first packet brings of the content. Says how the content goes on.
 pub(super) fn write_response(
     request: &RequestContext<'_>,
     payload: &Payload<'_>,
-    is_held: bool,
+    extent: Extent,
     out: &mut Vec<u8>,
 ) -> Result<WrittenHead, Fault> {
-    let is_whole = !payload.more && !is_held;
     let code = payload.code.ok_or(Fault::NoCode)?;
     let reason = std::str::from_utf8(payload.reason)
         .map_err(|_| PacketError::Field { field: "reason", want: "UTF-8" })?;
-    let plan =
-        if is_whole { BodyPlan::Whole(payload.body.len() as u64) } else { BodyPlan::Streamed };
-    let headers = ResponseHeaders { headers: payload.headers, is_held };
+    let plan = match extent {
+        Extent::Whole => BodyPlan::Whole(payload.body.len() as u64),
+        Extent::Streamed | Extent::Held => BodyPlan::Streamed,
+    };
+    let headers = ResponseHeaders { headers: payload.headers, is_held: extent == Extent::Held };
     let mut written = write_head(out, request, ResponseHead { code, reason, headers }, plan)?;
     written.body.encode(payload.body, out)?;
-    if is_whole {
+    if extent == Extent::Whole {
         let last = std::mem::replace(&mut written.body, BodyEncoder::None).finish()?;
         out.extend_from_slice(last);
     }

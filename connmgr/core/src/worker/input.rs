@@ -8,8 +8,7 @@ use zhttp::{Fields, Kind};
 use super::connection::{Exchange, RequestParts, Response, State};
 use super::{CloseReason, Mode, Output, Transport, Worker};
 use crate::http1::{
-    BodyDecoder, BodyError, CONTINUE, ErrorResponse, HeadError, HeadScanner, RequestHead,
-    TargetForm,
+    BodyDecoder, BodyError, CONTINUE, ErrorResponse, HeadScanner, RequestHead, TargetForm,
 };
 use crate::hub::{Pending, ToHub};
 use crate::session::{Session, SessionId};
@@ -134,22 +133,15 @@ impl Worker {
                 Step::Used(head.head_bytes)
             }
             Err(error) => {
-                self.refuse_head(now_ms, transport, key, error);
+                // To HEAD no answer has content (RFC 9110 §9.3.2), also not to one that is refused.
+                let is_head = input.trim_ascii_start().starts_with(b"HEAD ");
+                let request = RequestParts { is_head, ..RequestParts::UNREADABLE };
+                let text = error.to_string();
+                let error = ErrorResponse::new(error.status(), &text);
+                self.answer_error(now_ms, transport, key, request, &error);
                 Step::Wait
             }
         }
-    }
-
-    fn refuse_head(
-        &mut self,
-        now_ms: u64,
-        transport: &mut impl Transport,
-        key: Key,
-        error: HeadError,
-    ) {
-        let text = error.to_string();
-        let error = ErrorResponse::new(error.status(), &text);
-        self.answer_error(now_ms, transport, key, RequestParts::UNREADABLE, &error);
     }
 
     /// An id that no session had before.
@@ -364,11 +356,13 @@ pub(super) fn write_peer(fields: &mut Fields<'_, '_>, peer: Option<SocketAddr>) 
     }
 }
 
-/// The absolute URI of a request, as Condure makes it.
+/// The absolute URI of a request, as Condure makes it; but for `OPTIONS *`, of which it makes another host.
 fn uri(head: &RequestHead<'_>) -> String {
     let authority = if head.host.is_empty() { "localhost" } else { head.host };
     match head.target_form {
-        TargetForm::Origin | TargetForm::Asterisk => format!("http://{authority}{}", head.target),
+        TargetForm::Origin => format!("http://{authority}{}", head.target),
+        // RFC 9112 §3.3.
+        TargetForm::Asterisk => format!("http://{authority}"),
         TargetForm::Absolute => head.target.to_owned(),
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use zhttp::{Envelope, Id, Kind, Packet};
 
 use super::connection::{RequestParts, State};
-use super::exchange::{Fault, write_response};
+use super::exchange::{Extent, Fault, write_response};
 use super::input::{Step, write_peer, write_request};
 use super::timers::{Expiry, GATEWAY_TIMEOUT, REQUEST_TIMEOUT};
 use super::{CloseReason, INVALID_ANSWER, Mode, Output, Transport, Worker};
@@ -246,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// Passes an answer on to the client.
+    /// Passes an answer on to the client. Whether it says that there is `more` does not matter: nothing could come.
     fn apply_reply(
         &mut self,
         now_ms: u64,
@@ -255,9 +255,6 @@ impl Worker {
         packet: &Packet<'_>,
     ) -> Result<(), Fault> {
         let payload = packet.payload()?;
-        if payload.more {
-            return Err(Fault::Partial);
-        }
         if payload.body.len() > self.config.body_bytes_max {
             return Err(Fault::TooLarge(self.config.body_bytes_max));
         }
@@ -269,7 +266,7 @@ impl Worker {
             keep_alive: exchange.keep_alive && !self.draining,
             date: &self.date,
         };
-        let written = write_response(&request, &payload, false, &mut out);
+        let written = write_response(&request, &payload, Extent::Whole, &mut out);
         let keep_alive = match written {
             Ok(written) => written.keep_alive,
             Err(fault) => {

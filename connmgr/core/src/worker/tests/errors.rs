@@ -213,3 +213,13 @@ fn a_packet_that_is_not_understood_ends_its_session() {
     assert!(edge.got(other).contains('b'));
     edge.end();
 }
+
+/// RFC 9110 §9.3.2.
+#[test]
+fn no_answer_to_head_has_content() {
+    let mut edge = Edge::new();
+    let client = edge.connect_with("\r\nHEAD / HTTP/1.1\r\n\r\n");
+    let got = edge.got(client);
+    assert!(got.starts_with("HTTP/1.1 400 ") && got.ends_with("\r\n\r\n"), "{got}");
+    edge.end();
+}

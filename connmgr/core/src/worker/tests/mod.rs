@@ -9,6 +9,7 @@
 
 mod bodies;
 mod closing;
+mod conformance;
 mod errors;
 mod handlers;
 mod holds;
