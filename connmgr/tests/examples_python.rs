@@ -1,4 +1,7 @@
-//! The programs of `examples/python`, each run as its reader would.
+//! The programs of `examples/python`, each run as its reader would: behind our edge, and behind Debian's `condure`.
+//!
+//! They are plain ZHTTP handlers (but for `hold.py`), so neither they nor the tests may be able to tell the two edges
+//! apart. Where Condure is not installed, its half of the tests passes and says so.
 
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
@@ -7,39 +10,53 @@ mod peers;
 #[allow(dead_code, reason = "shared with the tests of the edge")]
 #[path = "edge/client.rs"]
 mod client;
+#[path = "examples_python/edges.rs"]
+mod edges;
 #[allow(dead_code, reason = "shared with the tests of the edge")]
 #[path = "edge/process.rs"]
 mod process;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use client::Client;
+use edges::{Edge, Kind, Mode};
 use peers::within;
-use process::EdgeProcess;
 
-/// A program that runs. Killed when dropped.
+/// An edge sends the first keep-alive of a session within 45 seconds. Passing this is a failure.
+const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(150);
+
+/// A program that runs, or two of them in a pipeline. Killed when dropped.
 struct Program {
-    child: Child,
+    children: Vec<Child>,
+    /// What the last one prints.
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Program {
-    fn start(edge: &EdgeProcess, name: &str, arguments: &[&str]) -> Program {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut child = Command::new(peers::python())
-            .arg(root.join("examples/python").join(name))
-            .args(["--spec", &edge.spec("zhttp")])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Program { child, lines }
+    fn start(edge: &Edge, name: &str, arguments: &[&str]) -> Program {
+        let mut command = Command::new(peers::python());
+        command.arg(example(name)).args(["--spec", &edge.spec]).args(arguments);
+        let (child, stdout) = spawn(command, Stdio::null());
+        Program { children: vec![child], lines: BufReader::new(stdout).lines() }
+    }
+
+    /// `python FIRST --spec SPEC | xargs XARGS python SECOND --spec SPEC SECOND_ARGUMENTS`
+    fn pipe(edge: &Edge, first: &str, xargs: &[&str], second: (&str, &[&str])) -> Program {
+        let mut from = Command::new(peers::python());
+        from.arg(example(first)).args(["--spec", &edge.spec]);
+        // What it prints there is for people.
+        from.stderr(Stdio::null());
+        let (from, pipe) = spawn(from, Stdio::null());
+        let mut to = Command::new("xargs");
+        to.args(xargs).arg(peers::python()).arg(example(second.0));
+        to.args(["--spec", &edge.spec]).args(second.1);
+        let (to, stdout) = spawn(to, pipe.try_into().unwrap());
+        Program { children: vec![from, to], lines: BufReader::new(stdout).lines() }
     }
 
     async fn line(&mut self) -> String {
@@ -47,13 +64,65 @@ impl Program {
     }
 
     async fn kill(mut self) {
-        self.child.kill().await.unwrap();
+        for child in &mut self.children {
+            child.kill().await.unwrap();
+        }
+    }
+
+    /// The line that comes when the edge has sent a keep-alive.
+    async fn line_in_a_minute(&mut self) -> String {
+        let line = tokio::time::timeout(KEEP_ALIVE_PATIENCE, self.lines.next_line()).await;
+        line.expect("no keep-alive comes").unwrap().expect("the program has ended")
     }
 }
 
-#[tokio::test]
-async fn hello() {
-    let edge = EdgeProcess::start(&[]).await;
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python").join(name)
+}
+
+fn spawn(mut command: Command, stdin: Stdio) -> (Child, ChildStdout) {
+    let mut child = command.stdin(stdin).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    (child, stdout)
+}
+
+/// Makes two tests of each function, for either edge.
+macro_rules! behind_each_edge {
+    ($($name:ident: $mode:ident),+ $(,)?) => {
+        mod behind_forebay {
+            use super::{Edge, Kind, Mode};
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    let edge = Edge::start(Kind::Forebay, Mode::$mode).await;
+                    super::$name(edge.unwrap()).await;
+                }
+            )+
+        }
+        mod behind_condure {
+            use super::{Edge, Kind, Mode};
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    if let Some(edge) = Edge::start(Kind::Condure, Mode::$mode).await {
+                        super::$name(edge).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+
+behind_each_edge! {
+    hello: Stream,
+    stream: Stream,
+    print_requests_and_send_response: Stream,
+    keep_alive_forgets_clients_of_a_dead_edge: Stream,
+    handoff: Stream,
+    req: Req,
+}
+
+async fn hello(edge: Edge) {
     let mut program = Program::start(&edge, "hello.py", &["--edge", "edge"]);
     let mut client = Client::get(edge.address, "/a").await;
     let response = client.response().await;
@@ -61,9 +130,7 @@ async fn hello() {
     assert_eq!(program.line().await, "GET http://x.com/a");
 }
 
-#[tokio::test]
-async fn stream() {
-    let edge = EdgeProcess::start(&[]).await;
+async fn stream(edge: Edge) {
     let _program = Program::start(&edge, "stream.py", &["--bytes", "100000"]);
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -75,16 +142,89 @@ async fn stream() {
     }
 }
 
+async fn print_requests_and_send_response(edge: Edge) {
+    let second: (&str, &[&str]) = ("send_response.py", &["--body", "from me"]);
+    let _programs = Program::pipe(&edge, "print_requests.py", &["-n2"], second);
+    for path in ["/a", "/b"] {
+        let mut client = Client::get(edge.address, path).await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.text()), (200, "from me"));
+    }
+}
+
+/// Each takes most of a minute, so both edges are waited for at the same time.
 #[tokio::test]
-async fn print_requests_and_send_response() {
-    let edge = EdgeProcess::start(&[]).await;
-    let mut printer = Program::start(&edge, "print_requests.py", &[]);
+async fn keep_alive() {
+    tokio::join!(keep_alive_behind(Kind::Forebay), keep_alive_behind(Kind::Condure));
+}
+
+async fn keep_alive_behind(kind: Kind) {
+    let Some(edge) = Edge::start(kind, Mode::Stream).await else { return };
+    let mut program = Program::start(&edge, "keep_alive.py", &[]);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::get(edge.address, "/").await;
+        client.until(": held\n\n").await;
+        assert!(program.line().await.starts_with("held "));
+        clients.push(client);
+    }
+
+    // One packet or several: each session is named.
+    let mut named = 0;
+    while named < clients.len() {
+        let line = program.line_in_a_minute().await;
+        let ids = line.strip_prefix("alive ").unwrap_or_else(|| panic!("{kind:?}: {line}"));
+        named += ids.split(' ').count();
+    }
+    for client in &mut clients {
+        client.until("event: alive\ndata: 3\n\n").await;
+    }
+
+    drop(clients);
+    for _ in 0..3 {
+        let line = program.line().await;
+        assert!(line.starts_with("left "), "{kind:?}: {line}");
+    }
+}
+
+async fn keep_alive_forgets_clients_of_a_dead_edge(edge: Edge) {
+    let mut program = Program::start(&edge, "keep_alive.py", &["--expiry", "0.5"]);
+    let mut client = Client::get(edge.address, "/").await;
+    client.until(": held\n\n").await;
+    edge.kill();
+    let held = program.line().await;
+    assert_eq!(program.line().await, held.replace("held", "expired"));
+}
+
+async fn handoff(edge: Edge) {
+    let second: (&str, &[&str]) = ("handoff.py", &["--interval", "0", "--take"]);
+    let mut programs = Program::pipe(&edge, "handoff.py", &["-n4", "-P0"], second);
+    let mut client = Client::get(edge.address, "/").await;
+    client.until("line 1, by process ").await;
+    let first = client.until("\n").await;
+    client.until("line 2, by process ").await;
+    let second = client.until("\n").await;
+    assert_ne!(first, second, "another process");
+    // More than the credits that it was handed: it gets more, at its own address.
+    for number in 3..500 {
+        client.until(&format!("line {number}, by process {second}")).await;
+    }
+    drop(client);
+    assert_eq!(programs.line().await, "the client has left");
+}
+
+async fn req(edge: Edge) {
+    let mut program = Program::start(&edge, "req.py", &[]);
     let mut client = Client::get(edge.address, "/a").await;
-    let line = printer.line().await;
-    let [id, from, method, uri] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-    assert_eq!((from, method, uri), ("edge", "GET", "http://x.com/a"));
-    let _responder = Program::start(&edge, "send_response.py", &["--edge", "edge", id, "from me"]);
-    assert_eq!(client.response().await.text(), "from me");
+    let response = client.response().await;
+    assert_eq!((response.status, response.text()), (200, "HELLO, WORLD\n"));
+    assert_eq!(program.line().await, "GET http://x.com/a");
+
+    // A body that comes in pieces is one for the handler.
+    client.send("POST /b HTTP/1.1\r\nHost: x.com\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.send("2\r\nab\r\n1\r\nc\r\n0\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "ABC");
+    assert_eq!(program.line().await, "POST http://x.com/b");
 }
 
 /// The id and the data of the next event of the counter.
@@ -100,9 +240,10 @@ fn data(id: &str) -> String {
     format!("{{\"count\":{offset}}}")
 }
 
+/// The hold extension is Forebay's alone.
 #[tokio::test]
 async fn hold() {
-    let edge = EdgeProcess::start(&[]).await;
+    let edge = Edge::start(Kind::Forebay, Mode::Stream).await.unwrap();
     let arguments = ["--interval", "0.02"];
     let program = Program::start(&edge, "hold.py", &arguments);
     let mut client = Client::get(edge.address, "/").await;

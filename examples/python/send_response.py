@@ -1,6 +1,8 @@
 """Answers one request that another process got.
 
-    python send_response.py --spec ipc:///tmp/edge --edge edge 0-0-1 "hello from elsewhere"
+    python send_response.py --spec ipc:///tmp/edge edge 0-0-1
+
+The edge and the id are what `print_requests.py` prints.
 """
 
 import argparse
@@ -10,9 +12,9 @@ import zmq
 
 parser = argparse.ArgumentParser(description="Answers the request with this id.")
 parser.add_argument("--spec", default="ipc://client", help="the edge's --zclient-stream")
-parser.add_argument("--edge", default="connmgr", help="the edge's --id")
-parser.add_argument("id", help="the id of the request, as print_requests.py shows it")
-parser.add_argument("body", help="what to answer")
+parser.add_argument("--body", default="hello from elsewhere\n", help="what to answer")
+parser.add_argument("edge", help="the edge's --id")
+parser.add_argument("id", help="the id of the request")
 options = parser.parse_args()
 
 answers = zmq.Context().socket(zmq.XPUB)

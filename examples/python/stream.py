@@ -21,17 +21,32 @@ parser.add_argument("--bytes", type=int, default=1_000_000, help="how many")
 options = parser.parse_args()
 
 context = zmq.Context()
-requests = context.socket(zmq.PULL)
-requests.connect(options.spec + "-out")
-# Both ways: answers go out here, and credits come in.
+# Credits come in here.
 stream = context.socket(zmq.DEALER)
 stream.identity = NAME.encode()
+stream.immediate = True  # not writable before it is connected
 stream.connect(options.spec + "-out-stream")
+stream.poll(flags=zmq.POLLOUT)
+answers = context.socket(zmq.XPUB)
+answers.connect(options.spec + "-in")
+answers.recv()  # the edge has subscribed
+# Last of all: from now on there may be requests.
+requests = context.socket(zmq.PULL)
+requests.connect(options.spec + "-out")
 poller = zmq.Poller()
 poller.register(requests, zmq.POLLIN)
 poller.register(stream, zmq.POLLIN)
 
-sessions = {}  # by id: the number of the next packet, what is left to send, the credits
+sessions = {}  # by id: the first packet, the number of the next one, what is left to send, the credits
+
+
+def send_packet(request, packet):
+    data = b"T" + tnet.dumps({"from": NAME, "id": request["id"], **packet})
+    if request.get("router-resp"):
+        # Newer edges take answers where credits come from, too: nothing is ever dropped there.
+        stream.send_multipart([b"", data])
+    else:
+        answers.send(request["from"] + b" " + data)
 
 
 def send(session_id):
@@ -39,7 +54,7 @@ def send(session_id):
     session = sessions[session_id]
     while session["credits"] > 0 or session["left"] == 0:
         size = min(session["credits"], session["left"], 4096)
-        packet = {"from": NAME, "id": session_id, "seq": session["seq"], "body": b"x" * size}
+        packet = {"seq": session["seq"], "body": b"x" * size}
         if session["seq"] == 0:
             packet["code"] = 200
             packet["headers"] = [["Content-Type", "application/octet-stream"]]
@@ -47,7 +62,7 @@ def send(session_id):
         session["left"] -= size
         session["credits"] -= size
         packet["more"] = session["left"] > 0
-        stream.send_multipart([b"", b"T" + tnet.dumps(packet)])
+        send_packet(session["request"], packet)
         if not packet["more"]:
             del sessions[session_id]
             return
@@ -72,7 +87,12 @@ while True:
     if requests in ready:
         request = tnet.loads(requests.recv()[1:])
         print(request["uri"].decode(), flush=True)
-        sessions[request["id"]] = {"seq": 0, "left": options.bytes, "credits": request["credits"]}
+        sessions[request["id"]] = {
+            "request": request,
+            "seq": 0,
+            "left": options.bytes,
+            "credits": request["credits"],
+        }
         send(request["id"])
     if stream in ready:
         receive(tnet.loads(stream.recv_multipart()[1][1:]))

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::peers::within;
 
@@ -14,6 +14,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 pub struct Client {
     stream: Box<dyn Socket>,
     unread: Vec<u8>,
+}
+
+/// How a client's socket differs from the usual one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketOptions {
+    /// What the kernel takes at most for a client that does not read; 0 is the kernel's choice.
+    pub receive_buffer_bytes: u32,
+    /// It ends with a reset.
+    pub resets: bool,
 }
 
 /// A response whose end is known.
@@ -33,6 +42,23 @@ impl Client {
         Client { stream: Box::new(stream), unread: Vec::new() }
     }
 
+    /// Connects by a socket that is set so.
+    pub async fn connect_by(address: SocketAddr, options: SocketOptions) -> Client {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.unwrap();
+        if options.receive_buffer_bytes > 0 {
+            socket.set_recv_buffer_size(options.receive_buffer_bytes).unwrap();
+        }
+        if options.resets {
+            let linger = Some(std::time::Duration::ZERO);
+            socket2::SockRef::from(&socket).set_linger(linger).unwrap();
+        }
+        Client::over(within(socket.connect(address)).await.unwrap())
+    }
+
     /// Connects and asks for a path.
     pub async fn get(address: SocketAddr, path: &str) -> Client {
         let mut client = Client::connect(address).await;
@@ -50,6 +76,17 @@ impl Client {
 
     pub async fn half_close(&mut self) {
         within(self.stream.shutdown()).await.unwrap();
+    }
+
+    /// Reads at most so many bytes; none at the end.
+    pub async fn some(&mut self, bytes_max: usize) -> Vec<u8> {
+        if self.unread.is_empty() {
+            let mut buffer = vec![0; bytes_max];
+            let bytes = within(self.stream.read(&mut buffer)).await.unwrap_or(0);
+            buffer.truncate(bytes);
+            return buffer;
+        }
+        self.unread.drain(..bytes_max.min(self.unread.len())).collect()
     }
 
     /// Reads some bytes; none at the end.
@@ -74,7 +111,7 @@ impl Client {
         }
     }
 
-    async fn exactly(&mut self, bytes: usize) -> Vec<u8> {
+    pub async fn exactly(&mut self, bytes: usize) -> Vec<u8> {
         while self.unread.len() < bytes {
             assert!(self.more().await > 0, "the end comes too early");
         }
@@ -83,8 +120,13 @@ impl Client {
 
     /// Reads all there is, up to the end of the connection.
     pub async fn rest(&mut self) -> String {
+        String::from_utf8(self.rest_bytes().await).unwrap()
+    }
+
+    /// The same, if it may be no text.
+    pub async fn rest_bytes(&mut self) -> Vec<u8> {
         while self.more().await > 0 {}
-        String::from_utf8(std::mem::take(&mut self.unread)).unwrap()
+        std::mem::take(&mut self.unread)
     }
 
     /// Reads a response with a length or in chunks.

@@ -18,6 +18,8 @@ pub struct EdgeProcess {
     lines: mpsc::UnboundedReceiver<String>,
     /// Where clients connect.
     pub address: SocketAddr,
+    /// The same, of each listener that has an address.
+    pub addresses: Vec<SocketAddr>,
     /// Its base spec and its unix sockets are in here.
     pub dir: TempDir,
 }
@@ -30,6 +32,11 @@ impl EdgeProcess {
 
     /// The same, run by another program: its arguments come first.
     pub async fn start_by(runner: &[&str], options: &[&str]) -> EdgeProcess {
+        EdgeProcess::try_start(runner, options).await.expect("the edge does not start")
+    }
+
+    /// The same, if it starts at all.
+    pub async fn try_start(runner: &[&str], options: &[&str]) -> Option<EdgeProcess> {
         let dir = tempfile::tempdir().unwrap();
         let spec = format!("ipc://{}/zhttp", dir.path().display());
         // Relative paths in the options are in there, too.
@@ -55,19 +62,20 @@ impl EdgeProcess {
                 }
             }
         });
-        let mut address = None;
+        let mut addresses: Vec<SocketAddr> = Vec::new();
         loop {
-            let line = within(lines.recv()).await.expect("the edge does not start");
+            let line = within(lines.recv()).await?;
             if let Some((_, text)) = line.split_once("listening on ") {
-                address = address.or(text.parse().ok());
+                addresses.extend(text.parse::<SocketAddr>());
             }
             if line.ends_with("started") {
                 break;
             }
         }
         // A test of unix sockets has no use for it.
-        let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-        EdgeProcess { child, lines, address, dir }
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        let address = addresses.first().copied().unwrap_or(none);
+        Some(EdgeProcess { child, lines, address, addresses, dir })
     }
 
     /// A base spec in its directory: `zhttp` is the edge's own.
@@ -92,6 +100,17 @@ impl EdgeProcess {
             .collect()
     }
 
+    /// The memory of the process.
+    pub fn memory(&self) -> Memory {
+        let pid = self.child.id().expect("the edge has ended");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        Memory { resident_kib: kib("VmRSS:"), peak_kib: kib("VmHWM:") }
+    }
+
     /// Sends a signal with kill(1).
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("the edge has ended").to_string();
@@ -102,6 +121,15 @@ impl EdgeProcess {
     pub async fn wait(&mut self) -> ExitStatus {
         within(self.child.wait()).await.unwrap()
     }
+}
+
+/// Resident memory of a process, in KiB (proc(5)).
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Now.
+    pub resident_kib: u64,
+    /// The most that it ever was.
+    pub peak_kib: u64,
 }
 
 /// What an edge that cannot start says, and its exit code.

@@ -10,6 +10,7 @@ import sys
 import time
 import zlib
 
+import zhttp
 import zmq
 
 context = zmq.Context()
@@ -45,6 +46,25 @@ def send(name, frames, copies=1):
     decoded = [b"x" * int(frame[1:]) if frame.startswith("@") else bytes.fromhex(frame) for frame in frames]
     for _ in range(copies):
         sockets[name].send_multipart(decoded)
+    return {}
+
+
+def send_when_there(name, frames):
+    """Sends a message from a ROUTER with ROUTER_MANDATORY, as soon as its peer has said who it is. No event tells."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return send(name, frames)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH or time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+
+
+def send_all(name, messages):
+    """Sends messages, a list of frames each."""
+    for frames in messages:
+        sockets[name].send_multipart([bytes.fromhex(frame) for frame in frames])
     return {}
 
 
@@ -107,7 +127,10 @@ def first_subscription(endpoint):
 
 commands = {
     "open": open_, "close": close, "send": send, "number": number, "recv": recv, "drain": drain, "echo": echo,
-    "first_subscription": first_subscription,
+    "first_subscription": first_subscription, "send_all": send_all, "send_when_there": send_when_there,
+    "serve": lambda **arguments: zhttp.serve(sockets, **arguments),
+    "upload": lambda **arguments: zhttp.upload(sockets, **arguments),
+    "download": lambda **arguments: zhttp.download(sockets, **arguments),
 }
 
 for line in sys.stdin:
