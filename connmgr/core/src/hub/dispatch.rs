@@ -321,7 +321,7 @@ impl Dispatch {
     /// Takes everything from a handler that is gone.
     ///
     /// A session that another handler has taken over goes on.
-    pub(super) fn handle_left(&mut self, now_ms: u64, id: &HandlerId) {
+    pub(super) fn handle_left(&mut self, now_ms: u64, presence: &mut Presence, id: &HandlerId) {
         let mut taken = Vec::new();
         for (request, stage) in &mut self.requests {
             match stage {
@@ -344,7 +344,11 @@ impl Dispatch {
                     withdrawn.push(id.clone());
                     self.wait(now_ms, pending, withdrawn, Lane::Unsorted);
                 }
-                Some(Stage::Started { worker, .. }) => {
+                Some(Stage::Started { counted, worker, .. }) => {
+                    // It may count for another one, which has room again: all are looked at below.
+                    if let Some(handler) = counted.filter(|handler| handler != id) {
+                        presence.finished(&handler);
+                    }
                     let message = FromHub::HandlerLeft(request);
                     self.outputs.push_back(DispatchOutput::Worker(worker, message));
                 }

@@ -386,7 +386,7 @@ impl Hub {
 
     fn handle_left(&mut self, now_ms: u64, id: &HandlerId) {
         self.feeds.handle_left(now_ms, id);
-        self.dispatch.handle_left(now_ms, id);
+        self.dispatch.handle_left(now_ms, &mut self.presence, id);
     }
 
     /// No handler of the group took this request: it waits, and is pushed again; or nobody is waited

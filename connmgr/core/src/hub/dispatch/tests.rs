@@ -45,7 +45,7 @@ impl Edge {
 
     fn left(&mut self, now_ms: u64, name: &str) {
         self.presence.handle_lost(name.as_bytes());
-        self.dispatch.handle_left(now_ms, &name.as_bytes().into());
+        self.dispatch.handle_left(now_ms, &mut self.presence, &name.as_bytes().into());
     }
 
     fn request(&mut self, now_ms: u64, id: &'static str, path: &str) {
@@ -391,4 +391,20 @@ fn who_waits_for_a_handler_that_leaves_goes_elsewhere() {
     let (_, pushed) = edge.outputs(0);
     assert_eq!(pushed.len(), 1, "nobody serves it any more");
     assert_eq!(edge.done("1"), Some(b"a"[..].into()), "what it has it may finish");
+}
+
+/// A session counts for whom it was given to, also if another one has taken it over, and is lost with it.
+#[test]
+fn a_handler_has_room_when_another_is_lost_with_its_session() {
+    let mut edge = Edge::new();
+    edge.hello("a", 1);
+    edge.request(0, "1", "/events/x");
+    assert_eq!(edge.said(0), ["1 to a"]);
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    assert_eq!(edge.answer("b", "1"), Verdict::Pass);
+    edge.request(0, "2", "/events/y");
+    assert_eq!(edge.said(0), Vec::<String>::new(), "a has no room");
+    edge.left(0, "b");
+    assert_eq!(edge.said(0), ["1 left", "2 to a"]);
+    edge.dispatch.check_invariants(&edge.presence);
 }
