@@ -28,12 +28,13 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::hub::{HubLoop, WorkerQueues};
 use crate::listener::{self, ListenError, Listener};
-use crate::metrics::{self, Metrics, MetricsServer};
+use crate::metrics::{self, Metrics, MetricsServer, ThreadMetrics};
 use crate::observe::ObserveError;
 use crate::queue::Queue;
 use crate::worker::{Shared, WorkerLoop};
 
-/// Requests that wait for a handler, at most; some 500 bytes each.
+/// Requests that wait for a handler, at most; some 500 bytes each, and in req mode their bodies, for as many as there may
+/// be connections in that mode.
 const WAITING_REQUESTS_MAX: usize = 10_000;
 
 /// Bytes of event data that a range brings.
@@ -125,7 +126,7 @@ impl Edge {
         }
         let stop_hub = Arc::new(Notify::new());
         let signals = (notify, Arc::clone(&stop_hub));
-        let hub = start_hub(config, clock, queues.clone(), signals)?;
+        let hub = start_hub(config, (clock, metrics.hub()), queues.clone(), signals)?;
         let shared = Arc::new(Shared::new(&config.limits));
         let mut edge = Edge {
             shared,
@@ -239,7 +240,7 @@ impl Edge {
 /// Opens the bus in the hub's own thread and waits until that has succeeded or failed.
 fn start_hub(
     config: &Config,
-    clock: Clock,
+    shared: (Clock, Arc<ThreadMetrics>),
     queues: Vec<WorkerQueues>,
     signals: (Arc<Notify>, Arc<Notify>),
 ) -> Result<JoinHandle<()>, StartError> {
@@ -253,7 +254,7 @@ fn start_hub(
                 Ok(bus) => {
                     // If nobody waits for it, the edge is being stopped, and says so.
                     let _ = opened.send(Ok(()));
-                    HubLoop::new(bus, hub, clock, queues, signals).run().await;
+                    HubLoop::new(bus, hub, shared, queues, signals).run().await;
                 }
                 Err(error) => {
                     let _ = opened.send(Err(error));

@@ -16,11 +16,12 @@ use forebay_core::hold::{Fed, Run};
 use forebay_core::hub::{FromHub, HandlerId, Hub, HubOutput, ToHub};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
-use zhttp::Cursor;
+use zhttp::{Cursor, Packet};
 
 use crate::bus::{Bus, Inbound, Refused, SENDS_PER_FLUSH};
 use crate::clock::Clock;
 use crate::log::OncePerSecond;
+use crate::metrics::ThreadMetrics;
 use crate::queue::Queue;
 
 /// Bytes of packets that wait for one handler whose queue is full, beyond what the queue holds. What
@@ -124,6 +125,7 @@ pub(crate) struct HubLoop {
     sends: usize,
     /// The sockets have ended by themselves.
     is_closed: bool,
+    metrics: Arc<ThreadMetrics>,
     malformed: OncePerSecond,
     dropped: OncePerSecond,
 }
@@ -132,7 +134,7 @@ impl HubLoop {
     pub(crate) fn new(
         bus: Bus,
         hub: Hub,
-        clock: Clock,
+        (clock, metrics): (Clock, Arc<ThreadMetrics>),
         workers: Vec<WorkerQueues>,
         (notify, stop): (Arc<Notify>, Arc<Notify>),
     ) -> Self {
@@ -149,6 +151,7 @@ impl HubLoop {
             stalled: HashMap::new(),
             sends: 0,
             is_closed: false,
+            metrics,
             malformed: OncePerSecond::default(),
             dropped: OncePerSecond::default(),
         }
@@ -254,7 +257,9 @@ impl HubLoop {
             }
             Inbound::Published { packet } => {
                 if let Err(error) = self.hub.handle_packet(now_ms, None, &packet) {
-                    self.log_malformed(now_ms, b"", &error.to_string());
+                    // By PUB only the packet tells who sent it.
+                    let from = Packet::parse(&packet).map_or(&b""[..], |packet| packet.from);
+                    self.log_malformed(now_ms, from, &error.to_string());
                 }
             }
             Inbound::Replied { packet } => {
@@ -280,6 +285,7 @@ impl HubLoop {
     }
 
     fn log_malformed(&mut self, now_ms: u64, peer: &[u8], reason: &str) {
+        self.metrics.count_refusal();
         if let Some(suppressed) = self.malformed.handle_line(now_ms) {
             let peer = String::from_utf8_lossy(peer);
             tracing::warn!("packet from handler {peer:?} refused: {reason} ({suppressed} more)");
@@ -365,8 +371,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use zhttp::Kind;
     use zhttp::hold::{Event, EventList, Events};
-    use zhttp::{Kind, Packet};
 
     fn events(after: u64) -> FromHub {
         let events =

@@ -21,7 +21,7 @@ use crate::config::Limits;
 use crate::hub::WorkerQueues;
 use crate::listener::{AcceptError, BACKLOG, Listener};
 use crate::log::OncePerSecond;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::ThreadMetrics;
 use crate::sockets::{ReadOutcome, Sockets};
 
 /// Socket events of one turn.
@@ -136,7 +136,7 @@ pub(crate) struct WorkerLoop {
     sockets: Sockets,
     queues: WorkerQueues,
     shared: Arc<Shared>,
-    metrics: Arc<WorkerMetrics>,
+    metrics: Arc<ThreadMetrics>,
     clock: Clock,
     to_hub: VecDeque<forebay_core::hub::ToHub>,
     from_hub: VecDeque<forebay_core::hub::FromHub>,
@@ -166,7 +166,7 @@ impl WorkerLoop {
         mut listeners: Vec<Listener>,
         machine: Worker,
         queues: WorkerQueues,
-        (shared, metrics, clock): (Arc<Shared>, Arc<WorkerMetrics>, Clock),
+        (shared, metrics, clock): (Arc<Shared>, Arc<ThreadMetrics>, Clock),
     ) -> io::Result<Self> {
         for (index, listener) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener, listener_token(index), Interest::READABLE)?;

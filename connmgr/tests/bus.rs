@@ -39,6 +39,8 @@ use peers::{Peer, within};
 struct Edge {
     bus: Bus,
     dir: TempDir,
+    /// The peers of group 0, as they were last told.
+    pullers: usize,
 }
 
 fn config(groups: &[&[&str]]) -> BusConfig {
@@ -58,10 +60,14 @@ fn spec_in(dir: &TempDir, name: &str) -> Spec {
 }
 
 impl Edge {
+    fn of(bus: Bus, dir: TempDir) -> Edge {
+        Edge { bus, dir, pullers: 0 }
+    }
+
     async fn open() -> Edge {
         let dir = tempfile::tempdir().unwrap();
         let bus = Bus::open(config(&[&[spec_in(&dir, "bus").base()]])).await.unwrap();
-        Edge { bus, dir }
+        Edge::of(bus, dir)
     }
 
     fn spec(&self) -> Spec {
@@ -69,7 +75,11 @@ impl Edge {
     }
 
     async fn recv(&mut self) -> Inbound {
-        within(self.bus.recv()).await
+        let event = within(self.bus.recv()).await;
+        if let Inbound::PushPeers { group: 0, count } = event {
+            self.pullers = count;
+        }
+        event
     }
 
     /// Awaits an event, passing over all others.
@@ -91,7 +101,7 @@ impl Edge {
     }
 
     async fn until_pullers(&mut self, wanted: usize) {
-        while self.bus.push_peers(0) != wanted {
+        while self.pullers != wanted {
             self.until(|event| matches!(event, Inbound::PushPeers { group: 0, .. })).await;
         }
     }

@@ -191,6 +191,9 @@ impl<'a> Packet<'a> {
         let mut salvage = Salvage { from: b"", ids: Ids::One(None) };
         // Behind an entry that cannot be read nothing can.
         for (key, value) in fields.map_while(Result::ok) {
+            if value == Value::Null {
+                continue;
+            }
             match key {
                 b"from" => salvage.from = read_from(value).unwrap_or_default(),
                 b"id" => salvage.ids = read_ids(value, None).ok()?,

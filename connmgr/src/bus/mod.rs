@@ -84,6 +84,10 @@ use stream::StreamSockets;
 /// 128 KiB of requests for a puller or a peer of req mode, 2 MiB of packets for a peer on `ipc`.
 pub const HIGH_WATER_MARK: u32 = 1_000;
 
+/// The same for a peer of req mode, whose messages have bodies (Condure has the same number). At the default
+/// `--body-buffer-size` that is 13 MB for one that is stuck.
+pub const REQ_HIGH_WATER_MARK: u32 = 128;
+
 /// The largest message that is taken from a peer, in bytes over all frames; omq counts each frame
 /// as a few dozen bytes more than it has. A peer that announces more loses its connection before
 /// anything is allocated for it; other peers don't notice.

@@ -11,7 +11,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::roster::Snapshot;
-use super::{BusConfig, BusError, HIGH_WATER_MARK, LINGER_MAX, MESSAGE_SIZE_MAX};
+use super::{
+    BusConfig, BusError, HIGH_WATER_MARK, LINGER_MAX, MESSAGE_SIZE_MAX, REQ_HIGH_WATER_MARK,
+};
 
 /// Connections that may be in their handshake at one time, per socket; a further one is closed and
 /// comes again. A few KiB each. A thousand handlers that start together fit.
@@ -59,7 +61,8 @@ pub(super) fn push() -> Result<Socket, BusError> {
 /// A DEALER for req mode, or, when connecting, for one spec of it. Without an identity, as
 /// Condure's: a ROUTER that answers knows the connection, and needs no name.
 pub(super) fn dealer() -> Result<Socket, BusError> {
-    create(SocketType::Dealer, options().send_buffer_size(REQUEST_KERNEL_BUFFER_BYTES))
+    let options = options().send_hwm(REQ_HIGH_WATER_MARK).recv_hwm(REQ_HIGH_WATER_MARK);
+    create(SocketType::Dealer, options.send_buffer_size(REQUEST_KERNEL_BUFFER_BYTES))
 }
 
 /// The ROUTER, under the identity that ROUTER peers address it by.

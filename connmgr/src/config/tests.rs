@@ -207,81 +207,83 @@ fn pushpins_runner_is_understood() {
     );
 }
 
+/// What is typed, and how the error begins.
+const REFUSALS: &[(&[&str], &str)] = &[
+    (&["--workers=0"], "--workers=0: must be 1 to 1024"),
+    (&["--workers=1025"], "--workers=1025: must be 1 to 1024"),
+    (&["--id="], "--id=\"\": must have 1 to 64 bytes and no white space"),
+    (&["--id=a b"], "--id=\"a b\": must have 1 to 64 bytes and no white space"),
+    (&["--stream-maxconn=1"], "--stream-maxconn=1: must be at least --workers, which is 2"),
+    (
+        &["--stream-maxconn=9999901"],
+        "--stream-maxconn=9999901: with --req-maxconn=100 must be at most 10000000",
+    ),
+    (&["--buffer-size=255"], "--buffer-size=255: must be 256 to 8388608"),
+    (&["--req-maxconn=9990001"], "--stream-maxconn=10000: with --req-maxconn=9990001 must be"),
+    (
+        &["--listen=1,req", "--req-maxconn=1"],
+        "--req-maxconn=1: must be at least --workers, which is 2",
+    ),
+    (&["--body-buffer-size=0"], "--body-buffer-size=0: must be 1 to 14680064"),
+    (&["--body-buffer-size=14680065"], "--body-buffer-size=14680065: must be 1 to 14680064"),
+    (&["--request-head-max=1023"], "--request-head-max=1023: must be 1024 to 1048576"),
+    (&["--request-head-max=1048577"], "--request-head-max=1048577: must be 1024 to 1048576"),
+    (&["--request-target-max=63"], "--request-target-max=63: must be 64 to 32768"),
+    (&["--request-target-max=32769"], "--request-target-max=32769: must be 64 to 32768"),
+    (&["--client-backlog-max=0"], "--client-backlog-max=0: must be 1 to 1073741824"),
+    (
+        &["--tail-bytes=11", "--tail-budget-bytes=10"],
+        "--tail-bytes=11: must be at most --tail-budget-bytes, which is 10",
+    ),
+    (&["--blocks-max=19999"], "--blocks-max=19999: must be at least 20000"),
+    (&["--connection-blocks-max=1"], "--connection-blocks-max=1: must be at least 2"),
+    (&["--stream-timeout=0"], "--stream-timeout=0: must be more than 0 seconds"),
+    (&["--req-timeout=0"], "--req-timeout=0: must be more than 0 seconds"),
+    (&["--listen=80,x"], "--listen=80,x: failed to parse listen: invalid param: x"),
+    (&["--listen=80,tls"], "--listen=80,tls: failed to parse listen: tls is not supported yet"),
+    (&["--zclient-stream=x"], "--zclient-stream=x: base spec must be ipc or tcp: \"x\""),
+    (&["--zclient-req=x"], "--zclient-req=x: req spec must be ipc or tcp: \"x\""),
+    (
+        &["--listen=80,default-cert=a"],
+        "--listen=80,default-cert=a: failed to parse listen: default-cert is not supported yet",
+    ),
+    (&["--route=/x"], "--route=/x: a route must be PREFIX=SPEC"),
+    (&["--route=/x=y"], "--route=/x=y: base spec must be ipc or tcp: \"y\""),
+    (&["--route=/x=ipc://client"], "spec ipc://client: ipc://client-out is taken by another"),
+    (
+        &["--route=/x=ipc://y", "--listen=80,req"],
+        "--route=/x…: there is no --listen in stream mode",
+    ),
+    (
+        &["--zclient-req=ipc://client-in", "--listen=80,req", "--listen=81"],
+        "spec ipc://client-in: ipc://client-in is taken by another",
+    ),
+    (
+        &["--zclient-stream=tcp://*:10", "--zclient-stream=tcp://*:12"],
+        "spec tcp://*:12: tcp://*:12 is taken by another",
+    ),
+    (&["--zserver-stream=ipc://x"], "client mode (--zserver-stream) is not supported yet"),
+    (&["--zserver-req=ipc://x"], "client mode (--zserver-req) is not supported yet"),
+    (&["--zserver-connect"], "client mode (--zserver-connect) is not supported yet"),
+    (&["--compression"], "--compression is not supported yet"),
+    (&["--prometheus=x"], "--prometheus=x: invalid port x"),
+    (&["--prometheus=9000,stream"], "--prometheus=9000,stream: invalid param: stream"),
+    (&["--debug-socket="], "--debug-socket=: there is no path"),
+    (&["--debug-socket=/x,local"], "--debug-socket=/x,local: invalid param: local"),
+    (&["--workers=x"], "error: invalid value 'x' for '--workers <N>'"),
+    (&["--workers=-1"], "error: invalid value '-1' for '--workers <N>'"),
+    (&["--ipc-file-mode=9"], "error: invalid value '9' for '--ipc-file-mode <OCTAL>'"),
+    (&["--drain-timeout=1m"], "error: invalid value '1m' for '--drain-timeout <SECONDS>'"),
+    (&["--nonsense"], "error: unexpected argument '--nonsense' found"),
+    (&["nonsense"], "error: unexpected argument 'nonsense' found"),
+];
+
 #[test]
 fn refusals_name_option_and_value() {
-    let long_id = format!("--id={}", "x".repeat(65));
-    let long_id_text = format!("--id={:?}: must have 1 to 64 bytes", "x".repeat(65));
-    let table: &[(&[&str], &str)] = &[
-        (&["--workers=0"], "--workers=0: must be 1 to 1024"),
-        (&["--workers=1025"], "--workers=1025: must be 1 to 1024"),
-        (&["--id="], "--id=\"\": must have 1 to 64 bytes and no white space"),
-        (&["--id=a b"], "--id=\"a b\": must have 1 to 64 bytes and no white space"),
-        (&[&long_id], &long_id_text),
-        (&["--stream-maxconn=1"], "--stream-maxconn=1: must be at least --workers, which is 2"),
-        (
-            &["--stream-maxconn=9999901"],
-            "--stream-maxconn=9999901: with --req-maxconn=100 must be at most 10000000",
-        ),
-        (&["--buffer-size=255"], "--buffer-size=255: must be 256 to 8388608"),
-        (&["--req-maxconn=9990001"], "--stream-maxconn=10000: with --req-maxconn=9990001 must be"),
-        (
-            &["--listen=1,req", "--req-maxconn=1"],
-            "--req-maxconn=1: must be at least --workers, which is 2",
-        ),
-        (&["--body-buffer-size=0"], "--body-buffer-size=0: must be 1 to 14680064"),
-        (&["--body-buffer-size=14680065"], "--body-buffer-size=14680065: must be 1 to 14680064"),
-        (&["--request-head-max=1023"], "--request-head-max=1023: must be 1024 to 1048576"),
-        (&["--request-head-max=1048577"], "--request-head-max=1048577: must be 1024 to 1048576"),
-        (&["--request-target-max=63"], "--request-target-max=63: must be 64 to 32768"),
-        (&["--request-target-max=32769"], "--request-target-max=32769: must be 64 to 32768"),
-        (&["--client-backlog-max=0"], "--client-backlog-max=0: must be 1 to 1073741824"),
-        (
-            &["--tail-bytes=11", "--tail-budget-bytes=10"],
-            "--tail-bytes=11: must be at most --tail-budget-bytes, which is 10",
-        ),
-        (&["--blocks-max=19999"], "--blocks-max=19999: must be at least 20000"),
-        (&["--connection-blocks-max=1"], "--connection-blocks-max=1: must be at least 2"),
-        (&["--stream-timeout=0"], "--stream-timeout=0: must be more than 0 seconds"),
-        (&["--req-timeout=0"], "--req-timeout=0: must be more than 0 seconds"),
-        (&["--listen=80,x"], "--listen=80,x: failed to parse listen: invalid param: x"),
-        (&["--listen=80,tls"], "--listen=80,tls: failed to parse listen: tls is not supported yet"),
-        (&["--zclient-stream=x"], "--zclient-stream=x: base spec must be ipc or tcp: \"x\""),
-        (&["--zclient-req=x"], "--zclient-req=x: req spec must be ipc or tcp: \"x\""),
-        (
-            &["--listen=80,default-cert=a"],
-            "--listen=80,default-cert=a: failed to parse listen: default-cert is not supported yet",
-        ),
-        (&["--route=/x"], "--route=/x: a route must be PREFIX=SPEC"),
-        (&["--route=/x=y"], "--route=/x=y: base spec must be ipc or tcp: \"y\""),
-        (&["--route=/x=ipc://client"], "spec ipc://client: ipc://client-out is taken by another"),
-        (
-            &["--route=/x=ipc://y", "--listen=80,req"],
-            "--route=/x…: there is no --listen in stream mode",
-        ),
-        (
-            &["--zclient-req=ipc://client-in", "--listen=80,req", "--listen=81"],
-            "spec ipc://client-in: ipc://client-in is taken by another",
-        ),
-        (
-            &["--zclient-stream=tcp://*:10", "--zclient-stream=tcp://*:12"],
-            "spec tcp://*:12: tcp://*:12 is taken by another",
-        ),
-        (&["--zserver-stream=ipc://x"], "client mode (--zserver-stream) is not supported yet"),
-        (&["--zserver-req=ipc://x"], "client mode (--zserver-req) is not supported yet"),
-        (&["--zserver-connect"], "client mode (--zserver-connect) is not supported yet"),
-        (&["--compression"], "--compression is not supported yet"),
-        (&["--prometheus=x"], "--prometheus=x: invalid port x"),
-        (&["--prometheus=9000,stream"], "--prometheus=9000,stream: invalid param: stream"),
-        (&["--debug-socket="], "--debug-socket=: there is no path"),
-        (&["--debug-socket=/x,local"], "--debug-socket=/x,local: invalid param: local"),
-        (&["--workers=x"], "error: invalid value 'x' for '--workers <N>'"),
-        (&["--workers=-1"], "error: invalid value '-1' for '--workers <N>'"),
-        (&["--ipc-file-mode=9"], "error: invalid value '9' for '--ipc-file-mode <OCTAL>'"),
-        (&["--drain-timeout=1m"], "error: invalid value '1m' for '--drain-timeout <SECONDS>'"),
-        (&["--nonsense"], "error: unexpected argument '--nonsense' found"),
-        (&["nonsense"], "error: unexpected argument 'nonsense' found"),
-    ];
-    for (line, text) in table {
+    let long_id = "x".repeat(65);
+    let error = resolve(&[&format!("--id={long_id}")]).unwrap_err();
+    assert!(error.starts_with(&format!("--id={long_id:?}: must have 1 to 64 bytes")), "{error}");
+    for (line, text) in REFUSALS {
         let error = resolve(line).unwrap_err();
         assert!(error.starts_with(text), "{line:?}: {error}");
     }

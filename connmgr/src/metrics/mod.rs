@@ -1,7 +1,8 @@
 //! What an operator wants to know of an edge first, as numbers for Prometheus.
 //!
 //! ```text
-//! worker threads ──store, once a turn──▶ WorkerMetrics (atomics) ◀──load── render ◀── GET /metrics (server.rs)
+//! worker threads ──store, once a turn──▶ ThreadMetrics (atomics) ◀──load── render ◀── GET /metrics (server.rs)
+//! hub thread ──────count_refusal────────▶
 //! ```
 //!
 //! The machines count for themselves, without locks, in [`WorkerStats`]. Once a turn each worker leaves what it has in
@@ -23,12 +24,12 @@ use forebay_core::worker::{CloseReason, WorkerStats};
 
 pub use server::{CLIENTS_MAX, EXCHANGE_MAX, MetricsServer, serve};
 
-/// The numbers of one worker.
+/// The numbers of one thread: of a worker, or of the hub, which has only refused packets.
 ///
 /// Aligned to two cache lines, which is what processors fetch at once, so that workers don't slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct WorkerMetrics {
+pub struct ThreadMetrics {
     connections: AtomicU64,
     held: AtomicU64,
     accepted: AtomicU64,
@@ -41,7 +42,12 @@ pub struct WorkerMetrics {
     sends_dropped: AtomicU64,
 }
 
-impl WorkerMetrics {
+impl ThreadMetrics {
+    /// One more packet of a handler was refused. Of the hub, whose machine does not count.
+    pub fn count_refusal(&self) {
+        self.packets_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Leaves the numbers of a worker, with how many connections it has now and how many of them are held.
     pub fn store(&self, stats: &WorkerStats, connections: usize, holds: usize) {
         let store = |number: &AtomicU64, value: u64| number.store(value, Ordering::Relaxed);
@@ -64,21 +70,27 @@ impl WorkerMetrics {
 /// The numbers of an edge.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    workers: Vec<Arc<WorkerMetrics>>,
+    /// The workers, then the hub.
+    threads: Vec<Arc<ThreadMetrics>>,
 }
 
 impl Metrics {
     /// For so many workers; all numbers are 0.
     pub fn new(workers: usize) -> Metrics {
-        Metrics { workers: (0..workers).map(|_| Arc::default()).collect() }
+        Metrics { threads: (0..=workers).map(|_| Arc::default()).collect() }
     }
 
     /// The numbers of one worker, for its thread.
     ///
     /// # Panics
     /// If there is no such worker.
-    pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
-        Arc::clone(&self.workers[index])
+    pub fn worker(&self, index: usize) -> Arc<ThreadMetrics> {
+        Arc::clone(&self.threads[index])
+    }
+
+    /// The numbers of the hub, for its thread.
+    pub fn hub(&self) -> Arc<ThreadMetrics> {
+        Arc::clone(self.threads.last().expect("the hub is always there"))
     }
 
     /// All numbers in Prometheus' text format, version 0.0.4. `prefix` and an underscore stand before each name; nothing, if
@@ -96,7 +108,7 @@ impl Metrics {
             write!(out, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}\n")
                 .expect("a string takes all");
             for (labels, number) in family.samples {
-                let value: u64 = self.workers.iter().map(|worker| number(worker)).sum();
+                let value: u64 = self.threads.iter().map(|thread| number(thread)).sum();
                 writeln!(out, "{prefix}{name}{labels} {value}").expect("a string takes all");
             }
         }
@@ -113,7 +125,7 @@ struct Family {
     samples: &'static [(&'static str, Number)],
 }
 
-type Number = fn(&WorkerMetrics) -> u64;
+type Number = fn(&ThreadMetrics) -> u64;
 
 enum Kind {
     Counter,
@@ -124,7 +136,7 @@ fn load(number: &AtomicU64) -> u64 {
     number.load(Ordering::Relaxed)
 }
 
-fn closed(worker: &WorkerMetrics, reason: CloseReason) -> u64 {
+fn closed(worker: &ThreadMetrics, reason: CloseReason) -> u64 {
     load(&worker.closed[reason as usize])
 }
 
@@ -188,7 +200,7 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "connmgr_packets_refused_total",
         kind: Kind::Counter,
-        help: "Packets of handlers that did not fit their session",
+        help: "Packets of handlers that were not understood or did not fit their session",
         samples: &[("", |worker| load(&worker.packets_refused))],
     },
     Family {
@@ -236,6 +248,7 @@ mod tests {
         // Only the last that was stored counts.
         metrics.worker(1).store(&stats(1), 1, 1);
         metrics.worker(1).store(&stats(1000), 7, 3);
+        metrics.hub().count_refusal();
         let text = metrics.render("p");
         for line in [
             "# HELP p_connmgr_requests_total Total number of requests processed by connmgr",
@@ -256,7 +269,7 @@ mod tests {
             "p_connmgr_error_responses_total 1108",
             "p_connmgr_holds_total 1104",
             "p_connmgr_deliveries_total 1106",
-            "p_connmgr_packets_refused_total 1112",
+            "p_connmgr_packets_refused_total 1113",
             "p_connmgr_sends_dropped_total 1110",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -290,6 +303,6 @@ mod tests {
 
     #[test]
     fn workers_share_no_cache_line() {
-        assert_eq!(align_of::<WorkerMetrics>(), 128);
+        assert_eq!(align_of::<ThreadMetrics>(), 128);
     }
 }

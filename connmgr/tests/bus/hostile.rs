@@ -102,7 +102,7 @@ async fn each_ping_is_answered() {
 async fn pieces_and_cuts() {
     let dir = tempfile::tempdir().unwrap();
     let (bus, base) = open_on_tcp().await;
-    let mut edge = Edge { bus, dir };
+    let mut edge = Edge::of(bus, dir);
     let endpoint = base.parse::<forebay_connmgr::bus::Spec>().unwrap().out_stream().to_owned();
     let mut slow = Raw::dealer(&endpoint, "slow").await;
     let mut cut = Raw::dealer(&endpoint, "cut").await;

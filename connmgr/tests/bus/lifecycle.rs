@@ -33,7 +33,7 @@ async fn stale_ipc_files_are_replaced() {
         // What a killed process leaves behind: a socket file that nobody listens on.
         drop(std::os::unix::net::UnixListener::bind(dir.path().join(name)).unwrap());
     }
-    let mut edge = Edge { bus: Bus::open(config(&[&[spec.base()]])).await.unwrap(), dir };
+    let mut edge = Edge::of(Bus::open(config(&[&[spec.base()]])).await.unwrap(), dir);
     let mut handler = dealer(&spec, "h").await;
     edge.until_joined("h").await;
     edge.round_trip("h", &mut handler).await;
@@ -104,14 +104,14 @@ async fn close_does_not_wait_for_a_stalled_peer() {
 async fn handlers_come_back_when_the_edge_is_restarted() {
     let edge = Edge::open().await;
     let spec = edge.spec();
-    let Edge { mut bus, dir } = edge;
+    let Edge { mut bus, dir, .. } = edge;
     let (mut handler, mut puller) = (dealer(&spec, "h").await, puller(&spec).await);
     // Without VERBOSE libzmq would hide that the new edge subscribes again.
     let options = json!({"XPUB_VERBOSE": 1});
     let mut publisher =
         Peer::with(json!({"type": "XPUB", "connect": [spec.inward()], "options": options})).await;
     for _ in 0..3 {
-        let mut edge = Edge { bus, dir: tempfile::tempdir().unwrap() };
+        let mut edge = Edge::of(bus, tempfile::tempdir().unwrap());
         edge.until_joined("h").await;
         edge.until_pullers(1).await;
         edge.push("T-push".into()).await;
@@ -134,7 +134,7 @@ async fn an_edge_that_connects_comes_back_when_handlers_are_restarted() {
     let spec = spec_in(&dir, "bus");
     let mut config = config(&[&[spec.base()]]);
     config.connect = true;
-    let mut edge = Edge { bus: Bus::open(config).await.unwrap(), dir };
+    let mut edge = Edge::of(Bus::open(config).await.unwrap(), dir);
     for _ in 0..3 {
         let mut handler = Peer::start();
         handler

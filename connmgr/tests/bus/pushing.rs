@@ -122,7 +122,7 @@ async fn groups_do_not_share_requests() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b, c) = (spec_in(&dir, "a"), spec_in(&dir, "b"), spec_in(&dir, "c"));
     let bus = Bus::open(config(&[&[a.base()], &[b.base(), c.base()]])).await.unwrap();
-    let mut edge = Edge { bus, dir };
+    let mut edge = Edge::of(bus, dir);
     let (mut in_a, mut in_b, mut in_c) = (puller(&a).await, puller(&b).await, puller(&c).await);
     while (edge.bus.push_peers(0), edge.bus.push_peers(1)) != (1, 2) {
         edge.until(|event| matches!(event, Inbound::PushPeers { .. })).await;
@@ -148,7 +148,7 @@ async fn when_connecting_absent_handlers_get_nothing() {
     let (here, gone) = (spec_in(&dir, "here"), spec_in(&dir, "gone"));
     let mut config = config(&[&[here.base(), gone.base()]]);
     config.connect = true;
-    let mut edge = Edge { bus: Bus::open(config).await.unwrap(), dir };
+    let mut edge = Edge::of(Bus::open(config).await.unwrap(), dir);
     assert_eq!(edge.bus.try_push(0, "T".into()), Err(Refused::NoPeer("T".into())));
 
     let mut peer = Peer::with(json!({"type": "PULL", "bind": [here.out()]})).await;

@@ -271,7 +271,9 @@ impl World {
                 self.workers[worker].handle_fed(&fed);
                 self.wake(worker);
             }
-            FromHub::Packet(bytes) => {
+            FromHub::Packet(bytes)
+            | FromHub::Reply(bytes)
+            | FromHub::Malformed { packet: bytes, .. } => {
                 for id in self.requests.handle_packet(worker, &bytes)? {
                     self.tell_hub(worker, ToHub::Done { id, cancel: None });
                 }

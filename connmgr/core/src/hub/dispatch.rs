@@ -45,7 +45,8 @@ const HANDLERS_PER_REQUEST_MAX: usize = 16;
 pub struct DispatchConfig {
     /// How long a request waits for a handler, in milliseconds.
     pub handler_wait_ms: u64,
-    /// Requests that wait at most; one more is refused. Each costs its packet, some 500 bytes.
+    /// Requests that wait at most; one more is refused. Each costs its packet: in stream mode some 500 bytes, in req mode
+    /// its body, too, but of these there are never more than connections in that mode.
     pub waiting_requests_max: usize,
     /// Groups of plain handlers by path prefix; what matches none goes to group 0.
     pub routes: Vec<Route>,
@@ -105,7 +106,7 @@ type Withdrawn = Vec<HandlerId>;
 enum Stage {
     /// Nobody has it.
     Waiting { place: u64 },
-    /// Pushed to plain handlers. Known here only if it was taken from others before.
+    /// About to be pushed to plain handlers; or pushed, which is known here only of what was taken from others before.
     Pushed { withdrawn: Withdrawn },
     /// A handler has it, and has said nothing yet.
     Given { handler: HandlerId, withdrawn: Withdrawn, pending: Pending },
@@ -252,7 +253,8 @@ impl Dispatch {
                 };
                 Verdict::Pass
             }
-            Stage::Started { owner, .. } if **owner == *from => Verdict::Pass,
+            // Who does not say who it is takes nothing over.
+            Stage::Started { owner, .. } if **owner == *from || from.is_empty() => Verdict::Pass,
             Stage::Started { withdrawn, .. } | Stage::Pushed { withdrawn } if late(withdrawn) => {
                 Verdict::Withdrawn
             }
@@ -265,24 +267,25 @@ impl Dispatch {
         }
     }
 
-    /// A worker needs no handler for this request any more. Says who has it but has not started.
-    pub(super) fn handle_done(&mut self, presence: &mut Presence, id: &[u8]) -> Option<HandlerId> {
-        match self.requests.remove(id)? {
-            Stage::Waiting { place } => {
+    /// A worker needs no handler for this request any more. Whoever has it but has not started is sent the cancel.
+    pub(super) fn handle_done(
+        &mut self,
+        presence: &mut Presence,
+        id: &[u8],
+        cancel: Option<Bytes>,
+    ) {
+        match self.requests.remove(id) {
+            Some(Stage::Waiting { place }) => {
                 self.line.remove(place);
-                None
             }
-            Stage::Pushed { .. } => None,
-            Stage::Given { handler, .. } => {
+            Some(Stage::Given { handler, .. }) => {
+                // Behind the request, which may still be here.
+                let route = |packet| DispatchOutput::Route(handler.clone(), packet);
+                self.outputs.extend(cancel.map(route));
                 self.finish(presence, &handler);
-                Some(handler)
             }
-            Stage::Started { counted, .. } => {
-                if let Some(handler) = counted {
-                    self.finish(presence, &handler);
-                }
-                None
-            }
+            Some(Stage::Started { counted: Some(handler), .. }) => self.finish(presence, &handler),
+            Some(Stage::Started { counted: None, .. } | Stage::Pushed { .. }) | None => {}
         }
     }
 
@@ -380,17 +383,29 @@ impl Dispatch {
     ) -> Option<DispatchOutput> {
         self.sort(presence);
         loop {
-            match self.outputs.pop_front() {
-                // Refused since it was put here: so this one would be, too.
-                Some(DispatchOutput::Push(group, pending)) if self.blocked.contains_key(&group) => {
-                    self.take_back(now_ms, group, pending);
+            let output = match self.outputs.pop_front() {
+                Some(output) => output,
+                None => {
+                    self.push_next();
+                    self.outputs.pop_front()?
                 }
-                Some(output) => return Some(output),
-                None => break,
+            };
+            let DispatchOutput::Push(group, pending) = output else { return Some(output) };
+            if !matches!(self.requests.get(&pending.id), Some(Stage::Pushed { .. })) {
+                // Its worker has no use for it any more.
+                continue;
             }
+            if self.blocked.contains_key(&group) {
+                // Refused since it was put here: so this one would be, too.
+                self.take_back(now_ms, group, pending);
+                continue;
+            }
+            if matches!(&self.requests[&pending.id], Stage::Pushed { withdrawn } if withdrawn.is_empty())
+            {
+                self.requests.remove(&pending.id);
+            }
+            return Some(DispatchOutput::Push(group, pending));
         }
-        self.push_next();
-        self.outputs.pop_front()
     }
 
     /// Looks at all who wait, if handlers have come or left.
@@ -436,11 +451,7 @@ impl Dispatch {
 
     /// Pushes a request to a group of plain handlers.
     fn push(&mut self, group: usize, pending: Pending, withdrawn: Withdrawn) {
-        if withdrawn.is_empty() {
-            self.requests.remove(&pending.id);
-        } else {
-            self.requests.insert(pending.id.clone(), Stage::Pushed { withdrawn });
-        }
+        self.requests.insert(pending.id.clone(), Stage::Pushed { withdrawn });
         self.outputs.push_back(DispatchOutput::Push(group, pending));
     }
 

@@ -23,6 +23,7 @@ use presence::{Change, Presence};
 
 use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, RunError, Want};
 use crate::session::SessionId;
+use crate::worker::Mode;
 
 /// What a handler is to be told waits so many milliseconds for one to come (hold.md H-25).
 const NOTICE_WAIT_MS: u64 = 10_000;
@@ -81,8 +82,21 @@ pub enum ToHub {
 /// From the hub to a worker.
 #[derive(Clone, Debug)]
 pub enum FromHub {
-    /// A packet from a handler; some of its ids are this worker's.
+    /// A packet from a handler of stream mode; some of its ids are this worker's.
     Packet(Bytes),
+    /// The same of req mode.
+    Reply(Bytes),
+    /// A packet that cannot be understood, though it says that it is about sessions of this worker.
+    Malformed {
+        /// In which mode it came.
+        mode: Mode,
+        /// Who sent it; empty if that is not known.
+        from: HandlerId,
+        /// What is wrong.
+        error: PacketError,
+        /// The packet.
+        packet: Bytes,
+    },
     /// No handler took the request of this id in time, or too many wait.
     Refused(Bytes),
     /// No handler has ever served what the request of this id asks for.
@@ -185,10 +199,7 @@ impl Hub {
                 self.outputs.push_back(HubOutput::Route { peer: to, packet });
             }
             ToHub::Done { id, cancel } => {
-                let handler = self.dispatch.handle_done(&mut self.presence, &id);
-                if let (Some(peer), Some(packet)) = (handler, cancel) {
-                    self.outputs.push_back(HubOutput::Route { peer, packet });
-                }
+                self.dispatch.handle_done(&mut self.presence, &id, cancel);
             }
             ToHub::Notify { id, packet } => self.notify(now_ms, id, packet),
             ToHub::Want(want) => self.feeds.handle_want(now_ms, worker, want),
@@ -209,7 +220,7 @@ impl Hub {
     ) -> Result<(), PacketError> {
         let packet = match Packet::parse(bytes) {
             Ok(packet) => packet,
-            Err(error) => return self.handle_wrong_packet(peer, bytes, error),
+            Err(error) => return self.handle_malformed(Mode::Stream, peer, (bytes, error)),
         };
         let from = peer.unwrap_or(packet.from);
         match packet.kind {
@@ -257,7 +268,12 @@ impl Hub {
             | Kind::Ping
             | Kind::Pong
             | Kind::Hold
-            | Kind::Send => return self.handle_session_packet(from, packet.ids, bytes),
+            | Kind::Send => {
+                if packet.ids.clone().next().is_none() {
+                    return Err(PacketError::Missing("id"));
+                }
+                self.pass(from, packet.ids, || FromHub::Packet(bytes.clone()));
+            }
         }
         Ok(())
     }
@@ -266,23 +282,31 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The packet is about no session.
+    /// The packet is not understood, or is about no session, and has had no effect.
     pub fn handle_reply(&mut self, bytes: &Bytes) -> Result<(), PacketError> {
-        match Packet::parse(bytes) {
-            Ok(packet) => self.handle_session_packet(b"", packet.ids, bytes),
-            Err(error) => self.handle_wrong_packet(None, bytes, error),
+        let packet = match Packet::parse(bytes) {
+            Ok(packet) => packet,
+            Err(error) => return self.handle_malformed(Mode::Req, None, (bytes, error)),
+        };
+        if packet.ids.clone().next().is_none() {
+            return Err(PacketError::Missing("id"));
         }
+        self.pass(b"", packet.ids, || FromHub::Reply(bytes.clone()));
+        Ok(())
     }
 
-    /// A packet that is not understood still may tell which sessions it was about: their workers end them.
-    fn handle_wrong_packet(
+    /// A packet that is not understood may still tell which sessions it was about: their workers end them.
+    fn handle_malformed(
         &mut self,
+        mode: Mode,
         peer: Option<&[u8]>,
-        bytes: &Bytes,
-        error: PacketError,
+        (bytes, error): (&Bytes, PacketError),
     ) -> Result<(), PacketError> {
         let Salvage { from, ids } = Packet::salvage(bytes).ok_or(error)?;
-        self.handle_session_packet(peer.unwrap_or(from), ids, bytes).map_err(|_| error)
+        let from: HandlerId = peer.unwrap_or(from).into();
+        let packet = bytes.clone();
+        let message = FromHub::Malformed { mode, from: Arc::clone(&from), error, packet };
+        if self.pass(&from, ids, || message.clone()) { Ok(()) } else { Err(error) }
     }
 
     fn handle_gap(&mut self, now_ms: u64, gap: &Gap<'_>) {
@@ -292,17 +316,10 @@ impl Hub {
         self.feeds.handle_gap(now_ms, &gap);
     }
 
-    /// Passes a packet to the workers that its ids name.
-    fn handle_session_packet(
-        &mut self,
-        from: &[u8],
-        ids: Ids<'_>,
-        bytes: &Bytes,
-    ) -> Result<(), PacketError> {
+    /// Passes a message about sessions to their workers. Says whether there are any.
+    fn pass(&mut self, from: &[u8], ids: Ids<'_>, message: impl Fn() -> FromHub) -> bool {
         let mut told = Vec::new();
-        let mut any = false;
         for id in ids {
-            any = true;
             match self.dispatch.handle_answer(from, id.id) {
                 Verdict::Pass => {}
                 Verdict::Withdrawn => {
@@ -316,11 +333,10 @@ impl Hub {
                 && !told.contains(&worker)
             {
                 told.push(worker);
-                let message = FromHub::Packet(bytes.clone());
-                self.outputs.push_back(HubOutput::Worker { worker, message });
+                self.outputs.push_back(HubOutput::Worker { worker, message: message() });
             }
         }
-        if any { Ok(()) } else { Err(PacketError::Missing("id")) }
+        !told.is_empty()
     }
 
     /// Tells a handler that a request is not its any more.

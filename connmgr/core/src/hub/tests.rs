@@ -80,14 +80,25 @@ fn what_waits_to_be_told_is_bounded() {
     assert_eq!((told.len(), &*told[0]), (NOTICES_MAX, "1 to a"), "the oldest is forgotten");
 }
 
-/// The workers that a packet was passed to.
-fn told_workers(hub: &mut Hub) -> Vec<u16> {
+/// What workers were passed, in words.
+fn told_workers(hub: &mut Hub) -> Vec<String> {
     let mut told = Vec::new();
     while let Some(output) = hub.poll_output(0) {
-        let HubOutput::Worker { worker, message: FromHub::Packet(_) } = output else {
-            panic!("{output:?}")
-        };
-        told.push(worker);
+        let HubOutput::Worker { worker, message } = output else { panic!("{output:?}") };
+        told.push(match message {
+            FromHub::Packet(_) => format!("{worker} packet"),
+            FromHub::Reply(_) => format!("{worker} reply"),
+            FromHub::Malformed { mode, from, error, .. } => {
+                let from = String::from_utf8(from.to_vec()).unwrap();
+                format!("{worker} {mode:?} from {from:?}: {error}")
+            }
+            FromHub::Refused(_)
+            | FromHub::Unserved(_)
+            | FromHub::HandlerLeft(_)
+            | FromHub::Fed(_) => {
+                panic!("{message:?}")
+            }
+        });
     }
     told
 }
@@ -100,9 +111,13 @@ fn what_is_not_understood_goes_to_the_workers_of_its_sessions() {
         Bytes::from(format!("T{}:{map}}}", map.len()))
     };
     hub.handle_packet(0, Some(b"h"), &wrong("0-1-1")).unwrap();
-    assert_eq!(told_workers(&mut hub), [0]);
+    assert_eq!(told_workers(&mut hub), [r#"0 Stream from "h": field type: unknown"#]);
     hub.handle_reply(&wrong("0-1-1")).unwrap();
-    assert_eq!(told_workers(&mut hub), [0]);
+    assert_eq!(told_workers(&mut hub), [r#"0 Req from "": field type: unknown"#]);
+    for elsewhere in ["x", "9-0-1"] {
+        let error = hub.handle_packet(0, None, &wrong(elsewhere));
+        assert_eq!(error, Err(PacketError::UnknownType), "nobody else can say so");
+    }
     let nobodys = Bytes::from_static(b"T14:4:type,4:what,}");
     for error in [hub.handle_packet(0, None, &nobodys), hub.handle_reply(&nobodys)] {
         assert_eq!(error, Err(PacketError::UnknownType), "nobody else can say so");
@@ -113,8 +128,10 @@ fn what_is_not_understood_goes_to_the_workers_of_its_sessions() {
 fn answers_of_req_mode_are_about_sessions() {
     let mut hub = hub();
     hub.handle_reply(&Bytes::from_static(b"T13:2:id,5:0-1-1,}")).unwrap();
-    assert_eq!(told_workers(&mut hub), [0]);
+    assert_eq!(told_workers(&mut hub), ["0 reply"]);
+    hub.handle_packet(0, None, &Bytes::from_static(b"T13:2:id,5:0-1-1,}")).unwrap();
+    assert_eq!(told_workers(&mut hub), ["0 packet"]);
     let hello = Bytes::from_static(b"T15:4:type,5:hello,}");
     assert_eq!(hub.handle_reply(&hello), Err(PacketError::Missing("id")));
-    assert_eq!((told_workers(&mut hub), hub.handlers()), (vec![], 0));
+    assert_eq!((told_workers(&mut hub).len(), hub.handlers()), (0, 0));
 }

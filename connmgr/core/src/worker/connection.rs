@@ -20,8 +20,10 @@ pub(super) struct Connection {
     /// What is to be sent and was not taken yet.
     pub(super) output: Ring,
     pub(super) timer: Option<TimerId>,
-    /// The client has said that it sends nothing more.
+    /// The client has said that it sends nothing more, and all that it sent was read.
     pub(super) eof: bool,
+    /// It has said so, but not all was read.
+    pub(super) is_read_closed: bool,
     /// It has sent nothing yet: its first request may be under way.
     pub(super) is_new: bool,
 }
@@ -35,7 +37,23 @@ impl Connection {
             output: Ring::new(),
             timer: None,
             eof: false,
+            is_read_closed: false,
             is_new: true,
+        }
+    }
+
+    /// When a client that begins with a request now is taken to be gone, if it has half-closed.
+    pub(super) fn first_eof_until_ms(&self, now_ms: u64, timeouts: &TimeoutConfig) -> Option<u64> {
+        let is_half_closed = self.eof || self.is_read_closed;
+        is_half_closed.then_some(now_ms.saturating_add(timeouts.eof_ms))
+    }
+
+    /// When a client that has half-closed in its request is taken to be gone; `None` if it makes no request.
+    pub(super) fn eof_until_ms(&mut self) -> Option<&mut Option<u64>> {
+        match &mut self.state {
+            State::Exchange(exchange) => Some(&mut exchange.eof_until_ms),
+            State::Req(exchange) => Some(&mut exchange.eof_until_ms),
+            State::Reading(_) | State::Held(_) | State::Closing(_) => None,
         }
     }
 
@@ -104,8 +122,8 @@ pub(super) struct Exchange {
     pub(super) heard_ms: u64,
     /// When the client last took or sent something.
     pub(super) progress_ms: u64,
-    /// When the handler was last sent something.
-    pub(super) spoke_ms: u64,
+    /// When the handler was last told that the session is alive.
+    pub(super) kept_alive_ms: u64,
     /// When a client that has half-closed is taken to be gone.
     pub(super) eof_until_ms: Option<u64>,
 }
@@ -121,7 +139,7 @@ impl Exchange {
 
     /// When the handler is next to hear that the session is alive.
     pub(super) fn next_keep_alive_ms(&self, timeouts: &TimeoutConfig) -> u64 {
-        multi::next_keep_alive_ms(self.session.id(), self.spoke_ms, timeouts.keep_alive_ms)
+        multi::next_keep_alive_ms(self.session.id(), self.kept_alive_ms, timeouts.keep_alive_ms)
     }
 
     /// What of the request an answer depends on.

@@ -72,7 +72,7 @@ impl Worker {
         }
         match next {
             Ok(Next::Open) => {
-                self.repay(now_ms, key);
+                self.repay(key);
                 self.process_input(now_ms, transport, key);
             }
             Ok(Next::Hold) => {}
@@ -80,7 +80,10 @@ impl Worker {
             Ok(Next::Given(why)) => {
                 self.give_up(now_ms, transport, key, &ErrorResponse::new(500, why));
             }
-            Err(fault) => self.fail_session(now_ms, transport, key, (packet.from, &fault)),
+            Err(fault) => {
+                self.refuse_packet(packet.from, fault.to_string());
+                self.fail_session(now_ms, transport, key, packet.from);
+            }
         }
     }
 
@@ -90,11 +93,10 @@ impl Worker {
         now_ms: u64,
         transport: &mut impl Transport,
         key: Key,
-        (from, fault): (&[u8], &Fault),
+        from: &[u8],
     ) {
-        self.refuse_packet(from, fault.to_string());
         self.exchange(key).session.handle_sender(from);
-        self.send_to_handler(now_ms, key, Kind::Error, |fields| {
+        self.send_to_handler(key, Kind::Error, |fields| {
             fields.bytes("condition", b"bad-request");
         });
         self.give_up(now_ms, transport, key, &INVALID_ANSWER);
@@ -119,8 +121,8 @@ impl Worker {
             Kind::Error => Ok(Next::Given("The handler failed")),
             Kind::HandoffStart => {
                 // It gets what it is still owed first, and nothing behind the word to proceed.
-                self.repay(now_ms, key);
-                self.send_to_handler(now_ms, key, Kind::HandoffProceed, |_| {});
+                self.repay(key);
+                self.send_to_handler(key, Kind::HandoffProceed, |_| {});
                 self.exchange(key).session.release();
                 Ok(Next::Open)
             }
@@ -241,7 +243,7 @@ impl Worker {
     }
 
     /// Gives the handler credits for what the client has taken.
-    pub(super) fn repay(&mut self, now_ms: u64, key: Key) {
+    pub(super) fn repay(&mut self, key: Key) {
         let connection = &mut self.connections[key.index];
         let State::Exchange(exchange) = &mut connection.state else { return };
         if exchange.session.handler().is_none() {
@@ -250,7 +252,7 @@ impl Worker {
         }
         let credits = exchange.session.repay(connection.output.len());
         if credits > 0 {
-            self.send_to_handler(now_ms, key, Kind::Credit, |fields| {
+            self.send_to_handler(key, Kind::Credit, |fields| {
                 fields.int("credits", credits.into());
             });
         }
@@ -259,14 +261,12 @@ impl Worker {
     /// Sends a packet to the handler of the session that a connection is in.
     pub(super) fn send_to_handler(
         &mut self,
-        now_ms: u64,
         key: Key,
         kind: Kind,
         payload: impl FnOnce(&mut Fields<'_, '_>),
     ) {
         let State::Exchange(exchange) = &mut self.connections[key.index].state else { return };
         let Some(to) = exchange.session.handler().cloned() else { return };
-        exchange.spoke_ms = now_ms;
         let packet = exchange.session.write(&self.config.instance_id, kind, |_| {}, payload);
         self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet }));
     }

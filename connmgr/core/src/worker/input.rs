@@ -185,7 +185,7 @@ impl Worker {
             deadline_ms: None,
         })));
         let connection = &mut self.connections[key.index];
-        let eof_ms = self.config.timeouts.eof_ms;
+        let eof_until_ms = connection.first_eof_until_ms(now_ms, &self.config.timeouts);
         connection.state = State::Exchange(Box::new(Exchange {
             session,
             version: head.version,
@@ -196,8 +196,8 @@ impl Worker {
             response: Response::Awaited,
             heard_ms: now_ms,
             progress_ms: now_ms,
-            spoke_ms: now_ms,
-            eof_until_ms: connection.eof.then_some(now_ms.saturating_add(eof_ms)),
+            kept_alive_ms: now_ms,
+            eof_until_ms,
         }));
         self.rearm(key);
     }
@@ -253,7 +253,7 @@ impl Worker {
         exchange.session.spend(decoded.data.len());
         let data = &window[decoded.data];
         if !data.is_empty() || decoded.end {
-            self.send_to_handler(now_ms, key, Kind::Data, |fields| {
+            self.send_to_handler(key, Kind::Data, |fields| {
                 fields.bytes("body", data);
                 fields.flag("more", !decoded.end);
             });
@@ -298,15 +298,9 @@ impl Worker {
                 self.close(key, CloseReason::Finished);
             }
             State::Closing(_) => {}
-            State::Exchange(exchange) => {
+            State::Exchange(_) | State::Req(_) => {
                 let until_ms = now_ms.saturating_add(self.config.timeouts.eof_ms);
-                exchange.eof_until_ms = Some(until_ms);
-                self.process_input(now_ms, transport, key);
-                self.rearm(key);
-            }
-            State::Req(exchange) => {
-                let until_ms = now_ms.saturating_add(self.config.timeouts.eof_ms);
-                exchange.eof_until_ms = Some(until_ms);
+                *connection.eof_until_ms().expect("there is a request") = Some(until_ms);
                 self.process_input(now_ms, transport, key);
                 self.rearm(key);
             }
@@ -317,12 +311,8 @@ impl Worker {
     /// of room ([`Worker::room`]). If nobody takes that for a while, the client is taken for gone.
     pub fn handle_read_closed(&mut self, now_ms: u64, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let eof_until_ms = match &mut connection.state {
-            State::Exchange(exchange) => &mut exchange.eof_until_ms,
-            State::Req(exchange) => &mut exchange.eof_until_ms,
-            State::Reading(_) | State::Held(_) | State::Closing(_) => return,
-        };
-        if eof_until_ms.is_none() {
+        connection.is_read_closed = true;
+        if let Some(eof_until_ms @ None) = connection.eof_until_ms() {
             *eof_until_ms = Some(now_ms.saturating_add(self.config.timeouts.eof_ms));
             self.rearm(key);
         }

@@ -8,6 +8,8 @@
 //!   Closing ◀──────── error response, or the last answer ─ Held ─────────────────┘ its end
 //! ```
 //!
+//! In req mode there is `Req` in the place of `Exchange`, and no hold.
+//!
 //! The shell owns the sockets. It says what came ([`Worker::handle_input`], [`Worker::handle_eof`],
 //! [`Worker::handle_writable`], [`Worker::handle_hub`], [`Worker::handle_timeout`]) and lends a
 //! [`Transport`] to write to, because what happens next depends on how much a socket takes. Everything
@@ -38,7 +40,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use zhttp::{Envelope, Id, Kind, Packet, PacketError, Salvage};
+use zhttp::{Envelope, Id, Ids, Kind, Packet, PacketError};
 
 use self::connection::{Connection, State};
 use self::multi::Multi;
@@ -315,7 +317,16 @@ impl Worker {
         message: &FromHub,
     ) -> Result<(), PacketError> {
         match message {
-            FromHub::Packet(bytes) => return self.handle_packet(now_ms, transport, bytes),
+            FromHub::Packet(bytes) => {
+                return self.handle_packet(now_ms, transport, (Mode::Stream, bytes));
+            }
+            FromHub::Reply(bytes) => {
+                return self.handle_packet(now_ms, transport, (Mode::Req, bytes));
+            }
+            FromHub::Malformed { mode, from, error, packet } => {
+                let ids = Packet::salvage(packet).map_or(Ids::One(None), |salvage| salvage.ids);
+                self.handle_malformed(now_ms, transport, (*mode, ids), (from, *error));
+            }
             FromHub::Refused(id) => {
                 let error = ErrorResponse {
                     retry_after_secs: Some(1),
@@ -343,53 +354,62 @@ impl Worker {
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
-        bytes: &Bytes,
+        (mode, bytes): (Mode, &Bytes),
     ) -> Result<(), PacketError> {
-        let packet = match Packet::parse(bytes) {
-            Ok(packet) => packet,
-            Err(error) => return self.handle_wrong_packet(now_ms, transport, bytes, error),
-        };
+        let packet = Packet::parse(bytes)?;
         let mut unknown = Vec::new();
         for id in packet.ids {
-            match self.find(id.id) {
-                Named::Exchange(key) => {
+            match (mode, self.find(id.id)) {
+                (Mode::Stream, Named::Exchange(key)) => {
                     self.handle_exchange_packet(now_ms, transport, key, (&packet, id.seq));
                 }
-                Named::Req(key) => self.handle_req_packet(now_ms, transport, key, &packet),
-                Named::Held(key) => self.handle_held_packet(now_ms, transport, key, &packet),
-                Named::Nothing(session) if self.unknown.admit(now_ms, session) => {
-                    unknown.push(Id { id: id.id, seq: None });
+                (Mode::Stream, Named::Held(key)) => {
+                    self.handle_held_packet(now_ms, transport, key, &packet);
                 }
-                Named::Nothing(_) | Named::Elsewhere => {}
+                (Mode::Stream, Named::Nothing(session)) => {
+                    if self.unknown.admit(now_ms, session) {
+                        unknown.push(Id { id: id.id, seq: None });
+                    }
+                }
+                (Mode::Req, Named::Req(key)) => {
+                    self.handle_req_packet(now_ms, transport, key, &packet);
+                }
+                // Nobody speaks for the sessions of the other mode; and an answer that comes too late is no reason to
+                // tell anybody anything.
+                (Mode::Stream, Named::Req(_) | Named::Elsewhere)
+                | (
+                    Mode::Req,
+                    Named::Exchange(_) | Named::Held(_) | Named::Nothing(_) | Named::Elsewhere,
+                ) => {}
             }
         }
         self.cancel_unknown(&packet, &unknown);
         Ok(())
     }
 
-    /// Ends the sessions that a packet names which cannot be understood: nobody knows what they missed by it.
-    fn handle_wrong_packet(
+    /// Ends the sessions of a packet that cannot be understood: nobody knows what they missed by it.
+    fn handle_malformed(
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
-        bytes: &Bytes,
-        error: PacketError,
-    ) -> Result<(), PacketError> {
-        let Salvage { from, ids } = Packet::salvage(bytes).ok_or(error)?;
+        (mode, ids): (Mode, Ids<'_>),
+        (from, error): (&[u8], PacketError),
+    ) {
+        self.refuse_packet(from, error.to_string());
         for id in ids {
-            match self.find(id.id) {
-                Named::Exchange(key) => {
-                    self.fail_session(now_ms, transport, key, (from, &error.into()));
+            match (mode, self.find(id.id)) {
+                (Mode::Stream, Named::Exchange(key)) => {
+                    self.fail_session(now_ms, transport, key, from);
                 }
-                Named::Req(key) => {
-                    self.refuse_packet(from, error.to_string());
+                (Mode::Req, Named::Req(key)) => {
                     self.fail_req(now_ms, transport, key, &INVALID_ANSWER);
                 }
-                Named::Held(_) | Named::Nothing(_) => self.refuse_packet(from, error.to_string()),
-                Named::Elsewhere => {}
+                // A hold goes on without it; and nobody speaks for the sessions of the other mode.
+                (Mode::Stream, Named::Req(_))
+                | (Mode::Req, Named::Exchange(_))
+                | (_, Named::Held(_) | Named::Nothing(_) | Named::Elsewhere) => {}
             }
         }
-        Ok(())
     }
 
     /// What a session id names.

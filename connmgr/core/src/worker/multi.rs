@@ -57,16 +57,17 @@ impl Multi {
     }
 }
 
-/// When a session is next to be kept alive that was last told something at `spoke_ms`: within one period, and at the
-/// same moment as the other sessions of its group, the [`IDS_MAX`] places around its own.
-pub(super) fn next_keep_alive_ms(id: &SessionId, spoke_ms: u64, period_ms: u64) -> u64 {
+/// When a session is next to be kept alive that was kept alive at `last_ms`, or began then: within one period, and at
+/// the same moment as the other sessions of its group, the [`IDS_MAX`] places around its own. That it is told other
+/// things meanwhile doesn't matter: groups stay together, at one packet for 128 sessions.
+pub(super) fn next_keep_alive_ms(id: &SessionId, last_ms: u64, period_ms: u64) -> u64 {
     let period_ms = period_ms.max(1);
     let group = u64::from(id.worker) << 32 | u64::from(id.slot / IDS_MAX as u32);
     // Multiples of the golden ratio, modulo 1, leave no large gap however many there are.
     let turn = group.wrapping_mul(GOLDEN_RATIO) >> 32;
     let phase_ms = turn.wrapping_mul(period_ms) >> 32;
-    let since_ms = (spoke_ms % period_ms + period_ms - phase_ms) % period_ms;
-    spoke_ms.saturating_add(period_ms - since_ms)
+    let since_ms = (last_ms % period_ms + period_ms - phase_ms) % period_ms;
+    last_ms.saturating_add(period_ms - since_ms)
 }
 
 /// The golden ratio's fraction, in units of 2⁻⁶⁴.

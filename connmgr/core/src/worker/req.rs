@@ -111,15 +111,15 @@ impl Worker {
                 expects_continue: head.expect_continue,
             }))
         };
-        let eof_ms = self.config.timeouts.eof_ms;
         let connection = &mut self.connections[key.index];
+        let eof_until_ms = connection.first_eof_until_ms(now_ms, &self.config.timeouts);
         connection.state = State::Req(Box::new(ReqExchange {
             id,
             request,
             keep_alive: head.keep_alive,
             stage,
             began_ms: now_ms,
-            eof_until_ms: connection.eof.then_some(now_ms.saturating_add(eof_ms)),
+            eof_until_ms,
         }));
         self.rearm(key);
     }
@@ -183,7 +183,7 @@ impl Worker {
     ) {
         let id = id.to_string();
         let ids = [Id { id: id.as_bytes(), seq: None }];
-        let mut packet = Vec::with_capacity(256 + body.len());
+        let mut packet = Vec::with_capacity(2 * head.head_bytes + body.len() + 128);
         // Nothing can be sent back but the answer: there is no address, and no number.
         let envelope = Envelope { from: b"", ids: &ids, kind: Kind::Data, multi: true };
         envelope.write(&mut packet, |fields| {
@@ -298,8 +298,11 @@ impl Worker {
         error: &ErrorResponse<'_>,
     ) {
         let State::Req(exchange) = &self.connections[key.index].state else { return };
-        let request = exchange.request;
-        self.answer_error(now_ms, transport, key, request, error);
+        // While the body comes nobody has been asked.
+        if matches!(exchange.stage, Stage::Awaiting) {
+            let request = exchange.request;
+            self.answer_error(now_ms, transport, key, request, error);
+        }
     }
 
     /// A request is answered, or its client is gone.

@@ -171,7 +171,7 @@ impl Worker {
             Expiry::KeepSession => {
                 if let State::Exchange(exchange) = &mut self.connections[key.index].state {
                     // Also if nobody is there yet to be told.
-                    exchange.spoke_ms = now_ms;
+                    exchange.kept_alive_ms = now_ms;
                     if let Some(handler) = exchange.session.handler().cloned() {
                         let seq = exchange.session.next_seq();
                         self.keep_alives.add(handler, *exchange.session.id(), seq);

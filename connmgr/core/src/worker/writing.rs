@@ -95,7 +95,7 @@ impl Worker {
         }
         connection.handle_progress(now_ms, &self.config.timeouts);
         match &connection.state {
-            State::Exchange(_) => self.repay(now_ms, key),
+            State::Exchange(_) => self.repay(key),
             State::Reading(_) if unsent == 0 => {
                 self.process_input(now_ms, transport, key);
                 self.end_if_over(now_ms, key);

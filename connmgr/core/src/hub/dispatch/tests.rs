@@ -72,8 +72,10 @@ impl Edge {
         self.dispatch.handle_answer(from.as_bytes(), id.as_bytes())
     }
 
-    fn done(&mut self, id: &str) -> Option<HandlerId> {
-        self.dispatch.handle_done(&mut self.presence, id.as_bytes())
+    fn done(&mut self, id: &str) {
+        let cancel = Bytes::from(format!("cancel {id}"));
+        self.dispatch.handle_done(&mut self.presence, id.as_bytes(), Some(cancel));
+        self.dispatch.check_invariants(&self.presence);
     }
 
     /// What goes out, in words, and what is pushed.
@@ -128,9 +130,9 @@ fn given_started_done() {
     assert_eq!(edge.said(0), ["1 to a"]);
     assert_eq!(edge.answer("a", "1"), Verdict::Pass);
     assert_eq!(edge.answer("b", "1"), Verdict::Pass, "sessions can be handed over");
-    assert_eq!(edge.done("1"), None, "who has started needs no cancel from here");
+    edge.done("1");
     edge.left(0, "a");
-    assert_eq!(edge.said(0), Vec::<String>::new());
+    assert_eq!(edge.said(0), Vec::<String>::new(), "who has started needs no cancel from here");
 }
 
 #[test]
@@ -144,7 +146,8 @@ fn req_mode_has_a_group_of_its_own() {
         assert_eq!((said.len(), group, &*pending.id), (0, 2, &b"1"[..]), "{path}");
         // However long others are known: who serves req mode cannot say so.
         edge.dispatch.handle_push_refused(WAIT_MS, &edge.presence, (group, pending));
-        assert_eq!(edge.done("1"), None, "it waits");
+        edge.done("1");
+        assert_eq!(edge.refuse_pushes(WAIT_MS), [""; 0], "it waited");
         edge.dispatch.handle_push_ready();
     }
     edge.request_in(Mode::Req, WAIT_MS, "2", "/");
@@ -161,8 +164,47 @@ fn what_was_not_started_is_cancelled_by_whoever_has_it() {
     edge.hello("a", 0);
     edge.request(0, "1", "/events/x");
     edge.said(0);
-    assert_eq!(edge.done("1"), Some(b"a"[..].into()));
-    assert_eq!(edge.done("1"), None);
+    edge.done("1");
+    assert_eq!(edge.said(0), ["cancel 1 to a"]);
+    edge.done("1");
+    assert_eq!(edge.said(0), Vec::<String>::new());
+}
+
+/// The client has left before anything went out.
+#[test]
+fn a_cancel_does_not_overtake_its_request() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.done("1");
+    assert_eq!(edge.said(0), ["1 to a", "cancel 1 to a"]);
+}
+
+/// Else the next handler who comes would be given it, and have it in flight for ever.
+#[test]
+fn what_is_done_before_it_is_pushed_is_not_pushed() {
+    let mut edge = Edge::new();
+    edge.request(0, "1", "/events/x");
+    edge.request(0, "2", "/events/y");
+    edge.done("1");
+    assert_eq!(edge.refuse_pushes(0), ["2"]);
+    edge.hello("a", 1);
+    assert_eq!(edge.said(0), ["2 to a"]);
+    edge.done("2");
+    assert_eq!(edge.said(0), ["cancel 2 to a"]);
+    edge.dispatch.check_invariants(&edge.presence);
+}
+
+#[test]
+fn who_does_not_say_who_it_is_takes_nothing_over() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.said(0);
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    assert_eq!(edge.answer("", "1"), Verdict::Pass);
+    edge.left(0, "a");
+    assert_eq!(edge.said(0), ["1 left"]);
 }
 
 #[test]
@@ -194,7 +236,8 @@ fn a_handler_that_leaves_after_its_first_packet_is_told_of() {
     edge.answer("a", "1");
     edge.left(0, "a");
     assert_eq!(edge.said(0), ["1 left"]);
-    assert_eq!(edge.done("1"), None);
+    edge.done("1");
+    assert_eq!(edge.said(0), [""; 0], "nobody has it");
 }
 
 #[test]
@@ -221,10 +264,10 @@ fn a_request_waits_for_a_handler_with_room() {
     edge.request(0, "3", "/events/x");
     assert_eq!(edge.said(0), ["1 to a"]);
     edge.done("1");
-    assert_eq!(edge.said(0), ["2 to a"], "in the order of arrival");
+    assert_eq!(edge.said(0), ["cancel 1 to a", "2 to a"], "in the order of arrival");
     edge.done("3");
     edge.done("2");
-    assert_eq!(edge.said(0), Vec::<String>::new());
+    assert_eq!(edge.said(0), ["cancel 2 to a"]);
     assert_eq!(edge.dispatch.next_deadline(), None);
 }
 
@@ -242,7 +285,8 @@ fn a_request_waits_only_so_long_and_only_so_many_do() {
     assert_eq!(edge.dispatch.next_deadline(), Some(5 + WAIT_MS));
     edge.dispatch.handle_timeout(6 + WAIT_MS);
     assert_eq!(edge.said(6 + WAIT_MS), ["1 refused", "2 refused"]);
-    assert_eq!(edge.done("1"), None);
+    edge.done("1");
+    assert_eq!(edge.said(6 + WAIT_MS), [""; 0], "nobody has it");
 }
 
 #[test]
@@ -373,10 +417,9 @@ fn a_request_that_is_done_lets_one_in() {
     edge.request(0, "5", "/plain/x");
     edge.done("2");
     let (said, pushed) = edge.outputs(0);
-    assert_eq!((&*said, pushed.len()), (&["3 to a".to_owned()][..], 1));
-    edge.dispatch.check_invariants(&edge.presence);
-    assert_eq!(edge.done("1"), Some(b"a"[..].into()));
-    assert_eq!(edge.said(0), ["4 to a"]);
+    assert_eq!((said, pushed.len()), (vec!["cancel 2 to a".into(), "3 to a".into()], 1));
+    edge.done("1");
+    assert_eq!(edge.said(0), ["cancel 1 to a", "4 to a"]);
 }
 
 #[test]
@@ -390,7 +433,8 @@ fn who_waits_for_a_handler_that_leaves_goes_elsewhere() {
     edge.dispatch.handle_joined(0);
     let (_, pushed) = edge.outputs(0);
     assert_eq!(pushed.len(), 1, "nobody serves it any more");
-    assert_eq!(edge.done("1"), Some(b"a"[..].into()), "what it has it may finish");
+    edge.done("1");
+    assert_eq!(edge.said(0), ["cancel 1 to a"], "what it has it may finish");
 }
 
 /// A session counts for whom it was given to, also if another one has taken it over, and is lost with it.

@@ -241,3 +241,21 @@ fn a_stop_tells_every_handler() {
     assert_eq!(edge.worker.stats().closed[super::super::CloseReason::Drained as usize], 2);
     edge.end();
 }
+
+/// A request that was pipelined begins when its client has half-closed long ago, which cannot be read yet.
+#[test]
+fn a_pipelined_request_of_a_client_that_has_left_is_given_up() {
+    let mut edge = Edge::new();
+    let request = "GET / HTTP/1.1\r\nHost: x.com\r\n\r\n";
+    let client = edge.connect_with(request.repeat(7));
+    let mut session = edge.request();
+    edge.half_close(client);
+    edge.advance(1_000);
+    session.answer(&mut edge, &[], "one", false);
+    assert!(edge.told_kinds().contains(&"request ".into()));
+    edge.advance(1_990);
+    assert!(!edge.is_closed(client));
+    edge.advance(20);
+    assert!(edge.is_closed(client));
+    edge.end();
+}

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Edge, config, lines};
 use crate::hub::FromHub;
+use crate::worker::Mode;
 
 #[test]
 fn each_fault_of_a_head_has_its_status() {
@@ -198,16 +199,19 @@ fn a_packet_that_is_not_understood_ends_its_session() {
         edge.told();
         for id in [session.id, streaming.id] {
             let map = format!("4:from,2:h1,2:id,{}:{id},{wrong}", id.len());
-            edge.packet(format!("T{}:{map}}}", map.len()).into_bytes());
+            let packet = format!("T{}:{map}}}", map.len());
+            edge.malformed(Mode::Req, "h1", packet.clone());
+            assert_eq!(edge.told(), [], "nobody speaks for the other mode");
+            edge.malformed(Mode::Stream, "h1", packet);
+            assert_eq!(edge.told_kinds(), ["h1 error", "done "], "{wrong}");
+            let refusal = edge.worker.poll_refusal().unwrap();
+            let (_, field) = wrong.split_once(':').unwrap();
+            let field = field.split(',').next().unwrap();
+            assert!(refusal.why.contains(&format!("field {field}")), "{refusal:?}");
+            assert_eq!(edge.worker.poll_refusal().unwrap(), refusal, "each is logged");
         }
         assert!(edge.got(awaits).starts_with("HTTP/1.1 500"), "{wrong}");
         assert!(edge.is_closed(reads), "{wrong}");
-        assert_eq!(edge.told_kinds(), ["h1 error", "done ", "h1 error", "done "], "{wrong}");
-        let refusal = edge.worker.poll_refusal().unwrap();
-        let (_, field) = wrong.split_once(':').unwrap();
-        let field = field.split(',').next().unwrap();
-        assert!(refusal.why.contains(&format!("field {field}")), "{refusal:?}");
-        edge.worker.poll_refusal();
     }
     other_session.body(&mut edge, "b", true);
     assert!(edge.got(other).contains('b'));

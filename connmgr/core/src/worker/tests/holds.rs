@@ -10,6 +10,7 @@ use super::{BACKLOG_BYTES_MAX, Edge, Session, lines};
 use crate::hold::{Fed, Run};
 use crate::hub::FromHub;
 use crate::slab::Key;
+use crate::worker::Mode;
 
 const HEAD: [&str; 3] =
     ["HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"];
@@ -365,5 +366,18 @@ fn what_cannot_be_held_is_not() {
     assert_eq!((edge.worker.holds(), edge.told_kinds()), (0, vec!["done ".to_owned()]));
     edge.send(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     edge.request();
+    edge.end();
+}
+
+/// What it was to say can be said again; the reader's place is its cursor.
+#[test]
+fn a_hold_outlives_a_packet_that_is_not_understood() {
+    let mut edge = Edge::new();
+    let (client, session) = hold(&mut edge, &params());
+    let map = format!("2:id,{}:{},4:type,4:what,", session.id.len(), session.id);
+    edge.malformed(Mode::Stream, "h1", format!("T{}:{map}}}", map.len()));
+    assert!(!edge.is_closed(client));
+    assert_eq!(edge.worker.holds(), 1);
+    assert!(edge.worker.poll_refusal().is_some(), "it is logged");
     edge.end();
 }

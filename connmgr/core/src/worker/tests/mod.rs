@@ -250,6 +250,13 @@ impl Edge {
         self.hub(&FromHub::Packet(bytes.into()));
     }
 
+    /// A packet that the hub could not understand.
+    fn malformed(&mut self, mode: Mode, from: &str, packet: impl Into<Bytes>) {
+        let (from, packet) = (from.as_bytes().into(), packet.into());
+        let error = Packet::parse(&packet).and_then(|packet| packet.payload()).unwrap_err();
+        self.hub(&FromHub::Malformed { mode, from, error, packet });
+    }
+
     /// Lets time pass, from deadline to deadline.
     fn advance(&mut self, ms: u64) {
         let until_ms = self.now_ms + ms;

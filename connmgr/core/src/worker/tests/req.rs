@@ -2,7 +2,7 @@
 
 use zhttp::{Envelope, Fields, Id, Kind};
 
-use super::{BODY_BYTES_MAX, Edge, lines};
+use super::{BODY_BYTES_MAX, BUFFER_BYTES, Edge, lines};
 use crate::hub::{FromHub, Pending, ToHub};
 use crate::slab::Key;
 use crate::worker::{Mode, Transport};
@@ -31,7 +31,7 @@ fn reply(edge: &mut Edge, id: &str, kind: Kind, fill: impl FnOnce(&mut Fields<'_
     let ids = [Id { id: id.as_bytes(), seq: None }];
     let mut out = Vec::new();
     Envelope { from: b"", ids: &ids, kind, multi: false }.write(&mut out, fill);
-    edge.packet(out);
+    edge.hub(&FromHub::Reply(out.into()));
 }
 
 fn answer(edge: &mut Edge, id: &str, body: &str) {
@@ -266,5 +266,73 @@ fn who_speaks_too_soon_is_not_heard() {
     answer(&mut edge, "3-0-1", "now");
     assert!(edge.got(client).ends_with("now"));
     assert!(edge.sockets.peer(client).is_none());
+    edge.end();
+}
+
+#[test]
+fn a_malformed_answer_is_a_500() {
+    let mut edge = Edge::new();
+    let (client, id) = ask(&mut edge, "GET / HTTP/1.1\r\nHost: x.com\r\n\r\n");
+    let map = format!("2:id,{}:{id},4:code,1:x,4:type,1:?,", id.len());
+    let packet = format!("T{}:{map}}}", map.len());
+    edge.malformed(Mode::Stream, "", packet.clone());
+    assert_eq!(edge.got(client), "", "nobody speaks for the other mode");
+    edge.malformed(Mode::Req, "", packet.clone());
+    assert!(edge.got(client).starts_with("HTTP/1.1 500 "));
+    // Before anybody was asked it means nothing.
+    let client = edge.connect_to(Mode::Req);
+    edge.send(client, format!("{POST}Content-Length: 2\r\n\r\na"));
+    let packet = packet.replace(&id, "3-1-2");
+    edge.malformed(Mode::Req, "", packet);
+    assert_eq!(edge.got(client), "");
+    edge.end();
+}
+
+#[test]
+fn the_modes_do_not_hear_each_other() {
+    let mut edge = Edge::new();
+    let (client, id) = ask(&mut edge, "GET / HTTP/1.1\r\nHost: x.com\r\n\r\n");
+    let (streams, mut session) = edge.get_next();
+    session.id.clone_from(&id);
+    session.answer(&mut edge, &[], "by stream", false);
+    assert_eq!((edge.got(client), edge.told()), (String::new(), vec![]));
+    answer(&mut edge, "3-1-2", "by req");
+    assert_eq!((edge.got(streams), edge.told()), (String::new(), vec![]));
+    answer(&mut edge, &id, "by req");
+    assert!(edge.got(client).ends_with("by req"));
+    edge.end();
+}
+
+#[test]
+fn a_drain_lets_the_answer_through_and_ends_the_connection() {
+    let mut edge = Edge::new();
+    let (client, id) = ask(&mut edge, "GET / HTTP/1.1\r\nHost: x.com\r\n\r\n");
+    edge.worker.drain(edge.now_ms, &mut edge.sockets);
+    edge.turn();
+    answer(&mut edge, &id, "the last");
+    let got = edge.got(client);
+    assert!(got.contains("Connection: close\r\n") && got.ends_with("the last"), "{got}");
+    assert!(edge.is_shut(client));
+    edge.end();
+}
+
+/// What is pipelined fills the room, so that the end cannot be read; the socket tells it all the same.
+#[test]
+fn an_end_behind_pipelined_requests_is_seen() {
+    let mut edge = Edge::new();
+    let client = edge.connect_to(Mode::Req);
+    let request = "GET /1 HTTP/1.1\r\nHost: x.com\r\n\r\n";
+    edge.send(client, request.repeat(BUFFER_BYTES as usize / request.len() + 3));
+    let id = String::from_utf8(next(&mut edge).id.to_vec()).unwrap();
+    edge.half_close(client);
+    edge.advance(1_990);
+    assert!(!edge.is_closed(client));
+    // Whoever takes answers is there. What is left still fills the room.
+    answer(&mut edge, &id, "one");
+    assert!(edge.got(client).ends_with("one"));
+    edge.advance(1_990);
+    assert!(!edge.is_closed(client));
+    edge.advance(20);
+    assert!(edge.is_closed(client));
     edge.end();
 }
