@@ -2,14 +2,28 @@
 //!
 //! `edge/process.rs` starts the binary on a free port and reads its log, `edge/client.rs` is an HTTP
 //! client that sees every byte, `edge/handler.rs` speaks ZHTTP through `peers/peer.py`, so that a
-//! handler can be killed. Nothing here waits for time to pass.
+//! handler can be killed; `peers/zhttp.py` are handlers that need not ask the test. `edge/mutator.rs` spoils
+//! input, `edge/unread.rs` sees when the edge has read what was sent. Nothing here waits for time to pass,
+//! but where a timeout of the edge is what is tested.
 
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod peers;
 
+#[path = "edge/chunked.rs"]
+mod chunked;
 #[path = "edge/client.rs"]
 mod client;
+#[path = "edge/crowd.rs"]
+mod crowd;
+#[path = "edge/disconnects.rs"]
+mod disconnects;
+#[path = "edge/faults.rs"]
+mod faults;
+#[path = "edge/flow.rs"]
+mod flow;
+#[path = "edge/good_packets.rs"]
+mod good_packets;
 #[path = "edge/handler.rs"]
 mod handler;
 #[path = "edge/holds.rs"]
@@ -20,7 +34,19 @@ mod hostile;
 mod lifecycle;
 #[path = "edge/limits.rs"]
 mod limits;
+#[path = "edge/mutated.rs"]
+mod mutated;
+#[path = "edge/mutator.rs"]
+mod mutator;
 #[path = "edge/plain.rs"]
 mod plain;
 #[path = "edge/process.rs"]
 mod process;
+#[path = "edge/reach.rs"]
+mod reach;
+#[path = "edge/req.rs"]
+mod req;
+#[path = "edge/sessions.rs"]
+mod sessions;
+#[path = "edge/unread.rs"]
+mod unread;

@@ -86,9 +86,14 @@ impl Handler {
     /// The same, at another base spec.
     pub async fn plain_at(spec: &str, name: &str) -> Handler {
         let mut handler = Handler::unasked(spec, name).await;
-        let [out, ..] = addresses(spec);
-        handler.peer.open("pull", json!({"type": "PULL", "connect": [out]})).await;
+        handler.take_requests(spec).await;
         handler
+    }
+
+    /// Makes one of an unasked one that is asked.
+    pub async fn take_requests(&mut self, spec: &str) {
+        let [out, ..] = addresses(spec);
+        self.peer.open("pull", json!({"type": "PULL", "connect": [out]})).await;
     }
 
     /// One that has all but requests.

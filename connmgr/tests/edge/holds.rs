@@ -11,7 +11,7 @@ const CHANNEL: &str = "acme:news";
 const EPOCH: u64 = 1_736_467_200_000;
 
 /// Takes the hold of a request, from the beginning of the channel on.
-async fn hold(handler: &mut Handler, request: &Got) {
+pub async fn hold(handler: &mut Handler, request: &Got) {
     let ids = [Id { id: request.id.as_bytes(), seq: Some(0) }];
     let params = HoldParams {
         format: Format::Sse,
@@ -22,7 +22,8 @@ async fn hold(handler: &mut Handler, request: &Got) {
         notify: true,
     };
     let mut packet = Vec::new();
-    Envelope { from: b"first", ids: &ids, kind: Kind::Data, multi: false }.write_ext(
+    let from = handler.name().as_bytes();
+    Envelope { from, ids: &ids, kind: Kind::Data, multi: false }.write_ext(
         &mut packet,
         |ext| params.write(ext, &[(CHANNEL, Cursor::new(EPOCH, 0))]),
         |fields| {

@@ -99,14 +99,15 @@ class Sessions:
 
 def serve(sockets, name, until, grant=100_000):
     """Answers each request with its own body, any number at a time, up to the one whose path is `until`."""
-    sessions, bodies, served, cancelled = Sessions(sockets, name), {}, 0, 0
+    sessions, bodies, served, cancelled, last = Sessions(sockets, name), {}, 0, 0, None
     while True:
         is_request, fields = sessions.next()
         kind = fields.get(b"type")
         for id in ids_of(fields):
             if is_request:
-                last = fields[b"uri"].endswith(until.encode())
                 bodies[id] = b""
+                if fields[b"uri"].endswith(until.encode()):
+                    last = id
                 if fields.get(b"more"):
                     sessions.say(id, type="credit", credits=grant)
                     continue
@@ -121,7 +122,7 @@ def serve(sockets, name, until, grant=100_000):
                     continue
             sessions.say(id, code=200, body=bodies.pop(id))
             served += 1
-            if is_request and last:
+            if id == last:
                 return {"served": served, "cancelled": cancelled}
 
 
