@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_core::hold::{Fed, Run};
 use forebay_core::hub::{FromHub, HandlerId, Hub, HubOutput, ToHub};
+use forebay_core::session::SessionId;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 use zhttp::{Cursor, Packet};
@@ -23,11 +24,7 @@ use crate::clock::Clock;
 use crate::log::OncePerSecond;
 use crate::metrics::ThreadMetrics;
 use crate::queue::Queue;
-
-/// Bytes of packets that wait for one handler whose queue is full, beyond what the queue holds. What
-/// comes then is dropped, and the sessions that it was about will end for want of it. This is the
-/// memory that a stuck handler costs until its connection is lost or its sessions have timed out.
-const STALLED_BYTES_MAX: usize = 64 * 1024 * 1024;
+use crate::stalled::{Kept, Stalled};
 
 /// How long the end of the edge waits for handlers whose queues are full.
 const STOP_WAIT: Duration = Duration::from_secs(1);
@@ -57,13 +54,6 @@ pub(crate) type FromHubQueue = Queue<FromHub, mio::Waker>;
 pub(crate) struct WorkerQueues {
     pub(crate) to_hub: Arc<ToHubQueue>,
     pub(crate) from_hub: Arc<FromHubQueue>,
-}
-
-/// Packets for a handler whose queue is full.
-#[derive(Debug, Default)]
-struct Stalled {
-    packets: VecDeque<Bytes>,
-    bytes: usize,
 }
 
 /// What is on its way to a worker.
@@ -121,7 +111,7 @@ pub(crate) struct HubLoop {
     stop: Arc<Notify>,
     inbox: VecDeque<ToHub>,
     outboxes: Vec<Outbox>,
-    stalled: HashMap<HandlerId, Stalled>,
+    stalled: Stalled,
     sends: usize,
     /// The sockets have ended by themselves.
     is_closed: bool,
@@ -148,7 +138,7 @@ impl HubLoop {
             stop,
             inbox: VecDeque::new(),
             outboxes,
-            stalled: HashMap::new(),
+            stalled: Stalled::default(),
             sends: 0,
             is_closed: false,
             metrics,
@@ -268,7 +258,10 @@ impl HubLoop {
                 }
             }
             Inbound::PeerLost { peer } => {
-                self.stalled.remove(&*peer);
+                let handler = HandlerId::from(&peer[..]);
+                if self.stalled.remove(&handler) {
+                    self.tell_workers(&FromHub::Flowing(handler));
+                }
                 self.hub.handle_peer_lost(now_ms, &peer);
             }
             Inbound::PushPeers { group, count } => self.hub.handle_push_peers(group, count),
@@ -310,22 +303,14 @@ impl HubLoop {
     /// Sends a packet to a handler, behind those that wait for it.
     fn route(&mut self, now_ms: u64, peer: HandlerId, packet: Bytes) {
         self.sends += 1;
-        if let Some(stalled) = self.stalled.get_mut(&peer) {
-            if stalled.bytes + packet.len() <= STALLED_BYTES_MAX {
-                stalled.bytes += packet.len();
-                stalled.packets.push_back(packet);
-            } else if let Some(suppressed) = self.dropped.handle_line(now_ms) {
-                let peer = String::from_utf8_lossy(&peer);
-                tracing::warn!("a packet to handler {peer:?} is dropped ({suppressed} more)");
-            }
-            return;
+        if self.stalled.is_stalled(&peer) {
+            return self.keep(now_ms, &peer, packet);
         }
         match self.bus.try_route(&peer, packet) {
             Ok(()) => {}
             Err(Refused::Full(packet)) => {
-                let bytes = packet.len();
-                let stalled = Stalled { packets: VecDeque::from([packet]), bytes };
-                self.stalled.insert(peer, stalled);
+                self.keep(now_ms, &peer, packet);
+                self.tell_workers(&FromHub::Stalled(peer));
             }
             Err(Refused::NoPeer(_)) => {
                 // Perhaps it only ever published its hello. What it was given goes to others.
@@ -338,30 +323,42 @@ impl HubLoop {
         }
     }
 
-    /// Tries again what waits for handlers whose queues were full, in order.
-    fn retry_stalled(&mut self, now_ms: u64) {
-        let mut lost = Vec::new();
-        self.stalled.retain(|peer, stalled| {
-            while let Some(packet) = stalled.packets.pop_front() {
-                self.sends += 1;
-                stalled.bytes -= packet.len();
-                match self.bus.try_route(peer, packet) {
-                    Ok(()) => {}
-                    Err(Refused::Full(packet)) => {
-                        stalled.bytes += packet.len();
-                        stalled.packets.push_front(packet);
-                        return true;
-                    }
-                    Err(Refused::NoPeer(_)) => {
-                        lost.push(Arc::clone(peer));
-                        return false;
-                    }
+    /// Lets a packet wait for a handler that takes nothing.
+    fn keep(&mut self, now_ms: u64, peer: &HandlerId, packet: Bytes) {
+        match self.stalled.keep(peer, packet) {
+            Kept::Yes => return,
+            Kept::Undelivered(id) => {
+                let worker = SessionId::parse(&id).map(|session| usize::from(session.worker));
+                if let Some(outbox) = worker.and_then(|worker| self.outboxes.get_mut(worker)) {
+                    outbox.push(FromHub::Undelivered(id));
                 }
             }
-            false
-        });
-        for peer in lost {
+            Kept::Dropped => {}
+        }
+        if let Some(suppressed) = self.dropped.handle_line(now_ms) {
+            let peer = String::from_utf8_lossy(peer);
+            tracing::warn!(
+                "handler {peer:?} takes nothing: a packet is dropped ({suppressed} more)"
+            );
+        }
+    }
+
+    /// Tries again what waits for handlers whose queues were full.
+    fn retry_stalled(&mut self, now_ms: u64) {
+        let retried = self.stalled.retry(|peer, packet| self.bus.try_route(peer, packet));
+        self.sends += retried.sends;
+        for peer in retried.flowing {
+            self.tell_workers(&FromHub::Flowing(peer));
+        }
+        for peer in retried.lost {
+            self.tell_workers(&FromHub::Flowing(peer.clone()));
             self.hub.handle_peer_lost(now_ms, &peer);
+        }
+    }
+
+    fn tell_workers(&mut self, message: &FromHub) {
+        for outbox in &mut self.outboxes {
+            outbox.push(message.clone());
         }
     }
 }

@@ -18,6 +18,7 @@ mod observe;
 mod queue;
 mod run;
 mod sockets;
+mod stalled;
 mod worker;
 
 pub use edge::{Edge, StartError};

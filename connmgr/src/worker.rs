@@ -39,8 +39,12 @@ const ACCEPTS_PER_TURN: usize = 256;
 /// Writes of events in one turn: some milliseconds, so that other connections have their turn.
 const DELIVERIES_PER_TURN: usize = 512;
 
+/// When so much came of what clients sent in one turn, the rest of it is read in the next: 8 MiB of bodies, at the
+/// default `--buffer-size`.
+const OUTPUTS_PER_TURN: usize = 1024;
+
 /// Messages that may wait for the hub. Beyond it no client is read from until it has caught up.
-const TO_HUB_MAX: usize = 10_000;
+const TO_HUB_MAX: usize = 2048;
 
 /// When accepting was paused for want of descriptors, it is tried again after so long.
 const ACCEPT_PAUSE_MS: u64 = 100;
@@ -222,7 +226,7 @@ impl WorkerLoop {
             }
             self.turn();
         }
-        self.machine.stop();
+        self.machine.stop(self.clock.now_ms(), &mut self.sockets);
         self.handle_outputs();
         self.queues.to_hub.put(&mut self.to_hub);
         self.count();
@@ -276,6 +280,10 @@ impl WorkerLoop {
         self.accept(now_ms);
         if !self.is_congested {
             for _ in 0..self.readable.len() {
+                if self.machine.waiting_outputs() >= OUTPUTS_PER_TURN {
+                    // The others have their turn first, and the hub tells whether it goes on.
+                    break;
+                }
                 let Some(key) = self.readable.pop_front() else { break };
                 self.read(now_ms, key);
             }

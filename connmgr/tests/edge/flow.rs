@@ -7,7 +7,9 @@ use zhttp::Kind;
 
 use crate::client::{Client, SocketOptions};
 use crate::handler::{Handler, sequence};
+use crate::peers::within;
 use crate::process::EdgeProcess;
+use crate::unread::unread_bytes;
 
 /// How much the memory of an edge may grow for one client, however large what passes through it is.
 /// Its buffers are 8 KiB a side, and what a handler has granted may be on its way to it; the rest is the
@@ -136,4 +138,65 @@ async fn a_reader_that_stops_again_and_again_gets_everything() {
     }
     handler.say(&request.id, (0, b""), false).await;
     assert_eq!(client.rest_bytes().await, b"");
+}
+
+const UPLOADS: usize = 100;
+
+const UPLOADED_BYTES: usize = 1_000_000;
+
+/// How much the memory of an edge may grow for a handler that stops, however many send to it: its queue, what was on
+/// its way there when it stopped, and the buffers of the connections.
+const STALL_GROWTH_KIB_MAX: u64 = 64 * 1024;
+
+/// What clients send waits with them while their handler is stopped, and all of it arrives when it goes on.
+#[tokio::test]
+async fn a_handler_that_stops_for_a_while_loses_nothing() {
+    let (edge, mut handler) = warm(&[]).await;
+    let before = edge.memory();
+    let (mut clients, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..UPLOADS {
+        let stream = within(tokio::net::TcpStream::connect(edge.address)).await.unwrap();
+        ends.push((stream.peer_addr().unwrap(), stream.local_addr().unwrap()));
+        let mut client = Client::over(stream);
+        let length = format!("Content-Length: {UPLOADED_BYTES}\r\n");
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{length}\r\n")).await;
+        let request = handler.request().await;
+        let credit = handler.packet(&request.id, None, Kind::Credit, |fields| {
+            fields.int("credits", UPLOADED_BYTES as u64);
+        });
+        handler.send_stream(&credit).await;
+        clients.push(client);
+    }
+    handler.peer.signal("-STOP");
+    let uploads: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            tokio::spawn(async move {
+                client.send(sequence(0..UPLOADED_BYTES)).await;
+                client.response().await.text().to_owned()
+            })
+        })
+        .collect();
+    // The edge reads no more when much waits in the sockets, and goes on to wait.
+    let mut before_bytes = 0;
+    within(async {
+        loop {
+            let unread = ends.iter().map(|(edge, own)| unread_bytes(*edge, *own).unwrap() as usize);
+            let unread_bytes: usize = unread.sum();
+            if unread_bytes > UPLOADED_BYTES && unread_bytes == before_bytes {
+                break;
+            }
+            before_bytes = unread_bytes;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let growth_kib = edge.memory().peak_kib.saturating_sub(before.resident_kib);
+    assert!(growth_kib <= STALL_GROWTH_KIB_MAX, "{growth_kib} KiB more");
+    handler.peer.signal("-CONT");
+    handler.begin("collect", json!({"count": UPLOADS})).await;
+    for upload in uploads {
+        assert_eq!(upload.await.unwrap(), UPLOADED_BYTES.to_string());
+    }
+    assert_eq!(handler.peer.answer().await["bytes"], UPLOADS * UPLOADED_BYTES);
 }

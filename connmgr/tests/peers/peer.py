@@ -130,6 +130,7 @@ commands = {
     "first_subscription": first_subscription, "send_all": send_all, "send_when_there": send_when_there,
     "serve": lambda **arguments: zhttp.serve(sockets, **arguments),
     "upload": lambda **arguments: zhttp.upload(sockets, **arguments),
+    "collect": lambda **arguments: zhttp.collect(sockets, **arguments),
     "download": lambda **arguments: zhttp.download(sockets, **arguments),
 }
 

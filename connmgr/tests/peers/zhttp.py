@@ -147,6 +147,24 @@ def upload(sockets, name, grant):
     return {"bytes": got}
 
 
+def collect(sockets, name, count):
+    """Takes the bodies of so many requests that were granted their credits before, and says how many bytes came."""
+    sessions, got, whole = Sessions(sockets, name), {}, 0
+    while whole < count:
+        _, fields = sessions.next()
+        if fields.get(b"type") == b"keep-alive":
+            continue
+        assert b"type" not in fields, fields
+        [id], body = ids_of(fields), fields.get(b"body", b"")
+        start = got.get(id, 0)
+        assert body == sequence(start, len(body)), f"the bytes from {start} on differ"
+        got[id] = start + len(body)
+        if not fields.get(b"more", False):
+            sessions.say(id, code=200, body=str(got[id]))
+            whole += 1
+    return {"bytes": sum(got.values())}
+
+
 def download(sockets, name, length, piece):
     """Answers one request with so many bytes, in pieces as large as `piece` and its credits allow."""
     sessions = Sessions(sockets, name)

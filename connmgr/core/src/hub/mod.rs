@@ -103,6 +103,12 @@ pub enum FromHub {
     Unserved(Bytes),
     /// The handler that had begun with the request of this id is gone.
     HandlerLeft(Bytes),
+    /// A piece of the request of this id was dropped, as its handler takes nothing.
+    Undelivered(Bytes),
+    /// This handler takes nothing for now: what clients send for it is to wait with them.
+    Stalled(HandlerId),
+    /// It takes something again.
+    Flowing(HandlerId),
     /// About channels.
     Fed(Fed),
 }

@@ -95,6 +95,9 @@ fn told_workers(hub: &mut Hub) -> Vec<String> {
             FromHub::Refused(_)
             | FromHub::Unserved(_)
             | FromHub::HandlerLeft(_)
+            | FromHub::Undelivered(_)
+            | FromHub::Stalled(_)
+            | FromHub::Flowing(_)
             | FromHub::Fed(_) => {
                 panic!("{message:?}")
             }

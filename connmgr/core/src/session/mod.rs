@@ -69,13 +69,12 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The number is not the one that is due. A packet without a number is always due.
+    /// The number is not the one that is due. A packet without a number is always due, and counts for nothing.
     pub fn handle_packet(&mut self, from: &[u8], seq: Option<u32>) -> Result<(), BadSeq> {
         // Whoever it is, it is to hear what is wrong.
         self.handle_sender(from);
-        if let Some(got) = seq
-            && got != self.seq_in
-        {
+        let Some(got) = seq else { return Ok(()) };
+        if got != self.seq_in {
             return Err(BadSeq { want: self.seq_in, got });
         }
         self.seq_in = self.seq_in.wrapping_add(1);
@@ -175,10 +174,10 @@ mod tests {
         let mut session = session();
         session.handle_packet(b"a", Some(0)).unwrap();
         session.handle_packet(b"a", None).unwrap();
-        assert_eq!(session.handle_packet(b"a", Some(1)), Err(BadSeq { want: 2, got: 1 }));
-        session.handle_packet(b"", Some(2)).unwrap();
+        assert_eq!(session.handle_packet(b"a", Some(2)), Err(BadSeq { want: 1, got: 2 }));
+        session.handle_packet(b"", Some(1)).unwrap();
         assert_eq!(session.handler().map(|id| &**id), Some(&b"a"[..]));
-        session.handle_packet(b"b", Some(3)).unwrap();
+        session.handle_packet(b"b", Some(2)).unwrap();
         assert_eq!(session.handler().map(|id| &**id), Some(&b"b"[..]));
         session.release();
         assert_eq!(session.handler(), None);

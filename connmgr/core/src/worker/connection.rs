@@ -3,6 +3,7 @@
 
 use crate::hold::HoldKey;
 use crate::http1::{BodyDecoder, BodyEncoder, HeadScanner, Version};
+use crate::hub::HandlerId;
 use crate::ring::Ring;
 use crate::session::Session;
 use crate::wheel::TimerId;
@@ -126,6 +127,8 @@ pub(super) struct Exchange {
     pub(super) kept_alive_ms: u64,
     /// When a client that has half-closed is taken to be gone.
     pub(super) eof_until_ms: Option<u64>,
+    /// The handler on whose list of waiting uploads this one stands.
+    pub(super) waits_for: Option<HandlerId>,
 }
 
 impl Exchange {
@@ -140,6 +143,11 @@ impl Exchange {
     /// When the handler is next to hear that the session is alive.
     pub(super) fn next_keep_alive_ms(&self, timeouts: &TimeoutConfig) -> u64 {
         multi::next_keep_alive_ms(self.session.id(), self.kept_alive_ms, timeouts.keep_alive_ms)
+    }
+
+    /// What of the request an answer depends on, if nothing of one came.
+    pub(super) fn awaiting(&self) -> Option<RequestParts> {
+        matches!(self.response, Response::Awaited).then(|| self.request())
     }
 
     /// What of the request an answer depends on.

@@ -332,6 +332,22 @@ impl Worker {
         }
     }
 
+    /// What a session was to tell its handler is lost: it ends, and the handler is told.
+    pub(super) fn abandon_session(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        id: &Bytes,
+        error: &ErrorResponse<'_>,
+    ) {
+        let Named::Exchange(key) = self.find(id) else { return };
+        let State::Exchange(exchange) = &self.connections[key.index].state else { return };
+        match exchange.awaiting() {
+            Some(request) => self.answer_error(now_ms, transport, key, request, error),
+            None => self.close(key, CloseReason::Handler),
+        }
+    }
+
     /// The connection of a session is gone, or no longer wants an answer: the handler is told.
     pub(super) fn end_session(&mut self, mut exchange: Exchange) {
         let id = exchange.session.id().to_string().into();

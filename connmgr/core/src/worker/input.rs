@@ -198,6 +198,7 @@ impl Worker {
             progress_ms: now_ms,
             kept_alive_ms: now_ms,
             eof_until_ms,
+            waits_for: None,
         }));
         self.rearm(key);
     }
@@ -232,6 +233,12 @@ impl Worker {
             }
             return Step::Wait;
         }
+        if self.must_wait(key) {
+            return Step::Wait;
+        }
+        let State::Exchange(exchange) = &mut self.connections[key.index].state else {
+            return Step::Wait;
+        };
         exchange.expects_continue = false;
         // Without credits only what is no content can be used: the framing, up to the end.
         let mut decoder = exchange.decoder.clone();

@@ -26,6 +26,7 @@ mod input;
 mod invariants;
 mod multi;
 mod req;
+mod stalls;
 mod timers;
 mod unknown;
 mod writing;
@@ -44,6 +45,7 @@ use zhttp::{Envelope, Id, Ids, Kind, Packet, PacketError};
 
 use self::connection::{Connection, State};
 use self::multi::Multi;
+use self::stalls::Stalls;
 use self::unknown::UnknownIds;
 use crate::hold::{Members, MembersConfig};
 use crate::http1::{ErrorResponse, HeadLimits};
@@ -173,6 +175,8 @@ pub struct Worker {
     cancels: Multi,
     /// Sessions that handlers are to hear are alive.
     keep_alives: Multi,
+    /// Handlers that take nothing, and who waits for them.
+    stalls: Stalls,
     /// Ids of nobody that handlers were told of.
     unknown: UnknownIds,
     sessions: u64,
@@ -229,6 +233,7 @@ impl Worker {
             members: Members::new(config.members),
             cancels: Multi::new(Kind::Cancel),
             keep_alives: Multi::new(Kind::KeepAlive),
+            stalls: Stalls::default(),
             unknown: UnknownIds::new(config.members.seed),
             sessions: 0,
             draining: false,
@@ -345,6 +350,19 @@ impl Worker {
                 };
                 self.refuse_session(now_ms, transport, id, &error);
             }
+            FromHub::Undelivered(id) => {
+                let error = ErrorResponse {
+                    retry_after_secs: Some(1),
+                    ..ErrorResponse::new(503, "The handler takes nothing")
+                };
+                self.abandon_session(now_ms, transport, id, &error);
+            }
+            FromHub::Stalled(handler) => self.stalls.handle_stalled(handler),
+            FromHub::Flowing(handler) => {
+                for key in self.stalls.handle_flowing(handler) {
+                    self.resume_upload(now_ms, transport, key, handler);
+                }
+            }
             FromHub::Fed(fed) => self.members.handle_fed(fed),
         }
         Ok(())
@@ -458,6 +476,11 @@ impl Worker {
             self.drain_on(now_ms, transport);
         }
         self.members.has_deliveries() || !self.undrained.is_empty()
+    }
+
+    /// How much there is to do: outputs that wait to be polled. A shell that reads on for long looks at it.
+    pub fn waiting_outputs(&self) -> usize {
+        self.outputs.len()
     }
 
     /// What to do next. Poll it until there is nothing more.

@@ -6,7 +6,7 @@
 //! come nearer, the timer is set at once ([`Worker::rearm`]).
 
 use super::connection::{Connection, RequestParts, Response, State};
-use super::{CloseReason, Output, TIMER_STEPS_PER_TURN, Transport, Worker};
+use super::{CloseReason, Mode, Output, TIMER_STEPS_PER_TURN, Transport, Worker};
 use crate::http1::ErrorResponse;
 use crate::hub::ToHub;
 use crate::slab::Key;
@@ -18,7 +18,8 @@ pub struct TimeoutConfig {
     pub idle_ms: u64,
     /// A handler that says nothing is given up.
     pub session_ms: u64,
-    /// A request in req mode is given up, from its head to its answer.
+    /// A request in req mode is given up, from its head to its answer; and a connection that waits for one, if this is
+    /// shorter than `idle_ms`.
     pub req_ms: u64,
     /// A client that neither takes nor sends is given up.
     pub stream_ms: u64,
@@ -120,7 +121,12 @@ impl Worker {
             State::Reading(reading) => {
                 let late = Expiry::Answer(REQUEST_TIMEOUT);
                 let expiry = if reading.is_idle() { stuck } else { late };
-                (reading.since_ms.saturating_add(timeouts.idle_ms), expiry)
+                let idle_ms = match connection.mode {
+                    Mode::Stream => timeouts.idle_ms,
+                    // There it is the time for all that there is (as in Condure): places are few.
+                    Mode::Req => timeouts.idle_ms.min(timeouts.req_ms),
+                };
+                (reading.since_ms.saturating_add(idle_ms), expiry)
             }
             State::Exchange(exchange) => {
                 let silent = match exchange.response {

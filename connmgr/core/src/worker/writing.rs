@@ -22,6 +22,10 @@ const DRAINS_PER_TURN: usize = 256;
 /// Memory that is kept to put the next response together, in bytes. A larger one gets its own.
 const SCRATCH_BYTES_MAX: usize = 64 * 1024;
 
+/// To who waits for an answer when the edge stops.
+const STOPPING: ErrorResponse<'_> =
+    ErrorResponse { status: 503, text: "The server is stopping", retry_after_secs: Some(1) };
+
 /// Slices of one write: framing, content, framing.
 pub(super) const SLICES_MAX: usize = 3;
 
@@ -238,6 +242,7 @@ impl Worker {
             let Some(key) = self.connections.key_at(place) else { continue };
             match &self.connections[place].state {
                 State::Held(_) => self.drain_hold(now_ms, transport, key),
+                State::Reading(_) if self.is_parked(place) => self.close(key, CloseReason::Drained),
                 State::Reading(_) => {
                     self.end_if_over(now_ms, key);
                     // One that is new has less time now.
@@ -248,10 +253,29 @@ impl Worker {
         }
     }
 
-    /// The edge stops: whatever is left ends now.
-    pub fn stop(&mut self) {
+    /// Whether a connection is between two requests: everything is said, so nothing is lost if it ends at once.
+    fn is_parked(&self, place: u32) -> bool {
+        let connection = &self.connections[place];
+        let is_idle = match &connection.state {
+            State::Reading(reading) => reading.is_idle() && !connection.is_new,
+            State::Exchange(_) | State::Req(_) | State::Held(_) | State::Closing(_) => false,
+        };
+        is_idle && connection.output.is_empty() && connection.input.is_empty()
+    }
+
+    /// The edge stops: whatever is left ends now. Who waits for an answer is told that there will be none, as far as
+    /// the socket takes it.
+    pub fn stop(&mut self, now_ms: u64, transport: &mut impl Transport) {
         let keys: Vec<Key> = self.connections.keys().collect();
         for key in keys {
+            let request = match &self.connections[key.index].state {
+                State::Exchange(exchange) => exchange.awaiting(),
+                State::Req(exchange) => Some(exchange.request()),
+                State::Reading(_) | State::Held(_) | State::Closing(_) => None,
+            };
+            if let Some(request) = request {
+                self.answer_error(now_ms, transport, key, request, &STOPPING);
+            }
             self.close(key, CloseReason::Drained);
         }
     }

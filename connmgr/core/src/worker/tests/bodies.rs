@@ -1,7 +1,9 @@
 //! Bodies of requests: they reach the handler whole, however they are cut and however few credits
 //! there are.
 
-use super::{Edge, Session};
+use super::{BUFFER_BYTES, Edge, Session};
+use crate::hub::FromHub;
+use crate::slab::Key;
 
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -179,4 +181,84 @@ fn a_broken_body_is_told() {
     edge.send(client, "xyz\r\n");
     assert!(edge.is_closed(client));
     assert_eq!(edge.told_kinds(), ["done ", "h1 cancel"]);
+}
+
+/// A client that has begun to send a body of so many bytes, for which its handler has given credits.
+fn upload(edge: &mut Edge, bytes: usize) -> (Key, Session) {
+    edge.told();
+    let head = format!("POST / HTTP/1.1\r\nHost: x.com\r\nContent-Length: {bytes}\r\n\r\n");
+    let client = edge.connect_with(head);
+    let mut session = edge.request();
+    session.credit(edge, 1_000);
+    (client, session)
+}
+
+fn stalled(edge: &mut Edge, handler: &str) {
+    edge.hub(&FromHub::Stalled(handler.as_bytes().into()));
+}
+
+fn flowing(edge: &mut Edge, handler: &str) {
+    edge.hub(&FromHub::Flowing(handler.as_bytes().into()));
+}
+
+/// The bytes of bodies that handlers were sent since the last time.
+fn uploaded(edge: &mut Edge) -> Vec<u8> {
+    edge.told().into_iter().flat_map(|told| told.body).collect()
+}
+
+#[test]
+fn a_body_waits_with_its_client_while_its_handler_takes_nothing() {
+    let mut edge = Edge::new();
+    let (client, mut session) = upload(&mut edge, 1_000);
+    stalled(&mut edge, "h1");
+    let body: Vec<u8> = (0..1_000).map(|at| at as u8).collect();
+    edge.send(client, &body);
+    assert_eq!(uploaded(&mut edge), b"");
+    assert_eq!(edge.client(client).unread.len(), 1_000 - BUFFER_BYTES as usize);
+    session.credit(&mut edge, 1);
+    assert_eq!(uploaded(&mut edge), b"", "a word of the handler is no room in its queue");
+    flowing(&mut edge, "another");
+    assert_eq!(uploaded(&mut edge), b"");
+    flowing(&mut edge, "h1");
+    assert_eq!(uploaded(&mut edge), body);
+    session.answer(&mut edge, &[], "thanks", false);
+    assert!(edge.got(client).ends_with("thanks"));
+    edge.end();
+}
+
+#[test]
+fn a_body_goes_on_with_another_handler() {
+    let mut edge = Edge::new();
+    let (client, mut session) = upload(&mut edge, 9);
+    stalled(&mut edge, "h1");
+    edge.send(client, "abc");
+    session.from = "h2".into();
+    session.say(&mut edge, zhttp::Kind::KeepAlive);
+    assert_eq!(uploaded(&mut edge), b"abc");
+    // Back again, and it stalls again: it is remembered again.
+    flowing(&mut edge, "h1");
+    stalled(&mut edge, "h1");
+    session.from = "h1".into();
+    session.say(&mut edge, zhttp::Kind::KeepAlive);
+    edge.send(client, "def");
+    assert_eq!(uploaded(&mut edge), b"");
+    flowing(&mut edge, "h1");
+    assert_eq!(uploaded(&mut edge), b"def");
+    edge.end();
+}
+
+#[test]
+fn a_session_whose_piece_was_dropped_is_over() {
+    let mut edge = Edge::new();
+    let (awaits, first) = upload(&mut edge, 9);
+    let (reads, mut second) = upload(&mut edge, 9);
+    second.answer(&mut edge, &[], "early", true);
+    edge.told();
+    for session in [first, second] {
+        edge.hub(&FromHub::Undelivered(session.id.into()));
+        assert_eq!(edge.told_kinds(), ["done ", "h1 cancel"]);
+    }
+    assert!(edge.got(awaits).starts_with("HTTP/1.1 503 "));
+    assert!(edge.is_closed(reads));
+    edge.end();
 }

@@ -177,7 +177,7 @@ fn a_drain_lets_answers_through() {
     edge.worker.drain(edge.now_ms, &mut edge.sockets);
     edge.turn();
     edge.told();
-    assert!(edge.is_shut(idle));
+    assert!(edge.is_closed(idle));
     assert!(!edge.is_shut(busy) && !edge.is_shut(half) && !edge.is_shut(slow));
     session.answer(&mut edge, &[], "x", false);
     assert!(edge.got(busy).contains("Connection: close"));
@@ -223,7 +223,7 @@ fn a_drain_looks_at_everybody_but_not_at_once() {
     assert!(edge.worker.handle_work(edge.now_ms, &mut edge.sockets, 0), "two turns are not enough");
     assert!(!edge.worker.handle_work(edge.now_ms, &mut edge.sockets, 0), "three are");
     edge.turn();
-    assert!(clients.iter().all(|(client, _)| edge.is_shut(*client)));
+    assert!(clients.iter().all(|(client, _)| edge.is_closed(*client)));
     edge.end();
 }
 
@@ -234,10 +234,12 @@ fn a_stop_tells_every_handler() {
     session.answer(&mut edge, &[], "a", true);
     edge.told();
     let (two, _) = edge.get();
-    edge.worker.stop();
+    edge.worker.stop(edge.now_ms, &mut edge.sockets);
     edge.turn();
     assert!(edge.is_closed(one) && edge.is_closed(two));
     assert_eq!(edge.told_kinds(), ["done ", "done cancel", "h1 cancel"]);
+    assert!(edge.got(two).starts_with("HTTP/1.1 503 "), "as far as the socket takes it");
+    assert!(!edge.got(one).contains("0\r\n\r\n"), "what is cut looks cut");
     assert_eq!(edge.worker.stats().closed[super::super::CloseReason::Drained as usize], 2);
     edge.end();
 }

@@ -336,3 +336,17 @@ fn an_end_behind_pipelined_requests_is_seen() {
     assert!(edge.is_closed(client));
     edge.end();
 }
+
+/// Places in req mode are few (`--req-maxconn`).
+#[test]
+fn an_idle_connection_has_no_more_time_than_a_request() {
+    let mut edge = Edge::new();
+    let (idle, half) = (edge.connect_to(Mode::Req), edge.connect_to(Mode::Req));
+    edge.send(half, "GET / HT");
+    edge.advance(29_990);
+    assert!(!edge.is_closed(idle));
+    edge.advance(20);
+    assert!(edge.is_closed(idle));
+    assert!(edge.got(half).starts_with("HTTP/1.1 408 "));
+    edge.end();
+}
