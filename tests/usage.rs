@@ -24,7 +24,8 @@ fn options(help: &str) -> Vec<String> {
     let mut options: Vec<String> = Vec::new();
     for line in help.lines() {
         let text = line.trim();
-        let is_option = line.starts_with(' ') && (text.starts_with("--") || text.starts_with("-h"));
+        // Deeper in, it is help that names another option.
+        let is_option = line.starts_with("      --") || line.starts_with("  -h");
         if is_option {
             options.push(String::new());
         } else if !line.starts_with(' ') && !text.is_empty() {
@@ -101,7 +102,6 @@ fn what_is_wrong_names_itself() {
         ("up --data-dir DATA --run-dir /proc/none", "--run-dir /proc/none: "),
         ("up --data-dir DATA --gateway-jwt-issuer me", "GATEWAY_JWT_PUBLIC_KEY: is required"),
         ("up --data-dir DATA --gateway-jwt-public-key me", "GATEWAY_JWT_PUBLIC_KEY: is not a key"),
-        ("connmgr --workers 0", "--workers"),
         ("connmgr --workers many", "'many' for '--workers"),
         ("connmgr --sing", "'--sing'"),
         ("handler", "--role"),
@@ -140,6 +140,17 @@ fn what_is_wrong_names_itself() {
         assert_eq!(ended.code(), 2, "{line}: {ended:?}");
         assert!(ended.stderr.contains(named), "{line}: {}", ended.stderr);
     }
+    // What the edge refuses by itself is a line of its log, as Condure's is.
+    let ended = Process::run(forebay().args(["connmgr", "--workers", "0"]));
+    assert_eq!((ended.code(), &*ended.stderr), (1, ""));
+    assert!(ended.stdout.starts_with("[ERR] "), "{ended:?}");
+    assert!(ended.stdout.ends_with("] --workers=0: must be 1 to 1024\n"), "{ended:?}");
+    // `up` makes the edge's arguments itself, and says it its own way.
+    let mut up = forebay();
+    up.args(["up", "--data-dir", data]).env("FOREBAY_WORKERS", "0");
+    let ended = Process::run(&mut up);
+    let text = "error: --workers=0: must be 1 to 1024\n";
+    assert_eq!((ended.code(), &*ended.stderr), (2, text));
     // A client makes no keys.
     assert!(!std::path::Path::new(none).exists());
     let ended =

@@ -1,10 +1,13 @@
 //! The edge as a whole: its threads, from the first bind to the last `cancel`.
 //!
 //! ```text
-//! Edge::start ─▶ binds everything ─▶ hub thread · worker threads ─▶ Edge::drain ─▶ Edge::join
+//! Edge::start ─▶ bind ─▶ hub thread, bus ─▶ listen ─▶ worker threads ─▶ Edge::drain ─▶ Edge::stop
 //! ```
 //!
-//! Everything that can fail because of the configuration fails in [`Edge::start`]. Draining gives the
+//! Everything that can fail because of the configuration fails in [`Edge::start`], in an order that does no harm. The
+//! clients' places are bound first: the bus replaces the ipc files of an edge that runs, as libzmq does, and must not
+//! come to that if the other one has our port. Clients are let in last: who gets in finds the handlers' sockets open, as
+//! with Condure, so that a script may take a connection for a sign that handlers can connect. Draining gives the
 //! ports free at once, lets requests in flight finish, sends held clients away at an event
 //! boundary, and after `--drain-timeout` ends what is left.
 
@@ -27,7 +30,7 @@ use crate::bus::{Bus, BusError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hub::{HubLoop, WorkerQueues};
-use crate::listener::{self, ListenError, Listener};
+use crate::listener::{self, Bound, ListenError, Listener};
 use crate::metrics::{self, Metrics, MetricsServer, ThreadMetrics};
 use crate::observe::ObserveError;
 use crate::queue::Queue;
@@ -97,22 +100,12 @@ impl Edge {
     /// What cannot be bound or started; what was, is closed again.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let workers = config.workers.get();
-        let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        let mut places = Vec::new();
-        for spec in &config.listen {
-            let bound = listener::bind(spec, config.workers)?;
-            let address = bound.first().and_then(Listener::local_addr);
-            // With the real port where that was left to the system.
-            places.push(address.map_or_else(|| spec.to_string(), |address| address.to_string()));
-            addresses.extend(address);
-            for (worker, listener) in bound.into_iter().enumerate() {
-                listeners[worker].push(listener);
-            }
-        }
         let metrics = Metrics::new(workers);
         let serve = |spec| metrics::serve(spec, metrics.clone());
         let metrics_server = config.prometheus.as_ref().map(serve).transpose()?;
+        let bound: Result<Vec<Bound>, ListenError> =
+            config.listen.iter().map(listener::bind).collect();
+        let bound = bound?;
         let clock = Clock::start();
         let notify = Arc::new(Notify::new());
         let mut polls = Vec::new();
@@ -135,21 +128,43 @@ impl Edge {
             hub,
             stop_hub,
             drain_timeout: config.timeouts.drain,
-            addresses,
+            addresses: bound.iter().filter_map(Bound::local_addr).collect(),
             metrics,
             _metrics_server: metrics_server,
         };
-        for (index, (poll, listeners)) in polls.into_iter().zip(listeners).enumerate() {
-            if let Err(error) = edge.start_worker(config, clock, index, (poll, listeners)) {
-                // The first error is the one to tell.
-                let _ = edge.stop();
-                return Err(error.into());
+        if let Err(error) = edge.let_in(config, clock, polls, bound) {
+            // The first error is the one to tell.
+            let _ = edge.stop();
+            return Err(error);
+        }
+        Ok(edge)
+    }
+
+    /// Listens, and starts the workers.
+    fn let_in(
+        &mut self,
+        config: &Config,
+        clock: Clock,
+        polls: Vec<Poll>,
+        bound: Vec<Bound>,
+    ) -> Result<(), StartError> {
+        let mut listeners: Vec<Vec<Listener>> = polls.iter().map(|_| Vec::new()).collect();
+        let mut places = Vec::new();
+        for (spec, bound) in config.listen.iter().zip(bound) {
+            // With the real port where that was left to the system.
+            let address = bound.local_addr().map(|address| address.to_string());
+            places.push(address.unwrap_or_else(|| spec.to_string()));
+            for (worker, listener) in bound.listen(config.workers)?.into_iter().enumerate() {
+                listeners[worker].push(listener);
             }
+        }
+        for (index, (poll, listeners)) in polls.into_iter().zip(listeners).enumerate() {
+            self.start_worker(config, clock, index, (poll, listeners))?;
         }
         for place in places {
             tracing::info!("listening on {place}");
         }
-        Ok(edge)
+        Ok(())
     }
 
     fn start_worker(
@@ -262,11 +277,15 @@ fn start_hub(
             }
         });
     })?;
-    match is_open.blocking_recv() {
-        Ok(Ok(())) => Ok(thread),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(StartError::HubEnded),
-    }
+    let error = match is_open.blocking_recv() {
+        Ok(Ok(())) => return Ok(thread),
+        Ok(Err(error)) => error.into(),
+        Err(_) => StartError::HubEnded,
+    };
+    // The files of what had been opened go at the end of the thread, which must not be cut off by that of the process. If
+    // it has panicked, that was printed.
+    let _ = thread.join();
+    Err(error)
 }
 
 fn hub_config(config: &Config) -> HubConfig {

@@ -1,12 +1,17 @@
 //! Listeners: where clients come in. Each worker has one of its own for each listen spec.
 //!
+//! **Two steps.** [`bind`] takes a place and [`Bound::listen`] opens it, so that the edge can make its other sockets ready
+//! in between: a client that gets in finds it whole, and an edge whose place another one has gives up before it has
+//! touched anything of the other's. Clients that come between the two are refused, as they were before.
+//!
 //! **TCP: one socket a worker.** With `SO_REUSEPORT` the kernel spreads new connections over the workers' sockets, by
 //! a hash of the addresses; no worker is woken for a connection that another one takes, and there is no acceptor
 //! thread to hand sockets over, as Condure has.
 //!
 //! But `SO_REUSEPORT` also lets a second edge of the same user take half of the clients of the first, silently. So
 //! the first socket is bound *and* listens without it, which fails if anyone listens there, and if two processes do
-//! so in the same moment, it fails for at least one of them, because the kernel checks again in `listen`. Only then
+//! so in the same moment, it fails for at least one of them, because the kernel checks again in `listen`. (With
+//! `SO_REUSEADDR`, which a restart needs, `bind` alone finds only those who listen already.) Only then
 //! is the option turned on, for this socket and its siblings: a socket may join a group while it listens
 //! (`reuseport_add_sock` in Linux). A probe that is bound and closed first was rejected: between its end and the real
 //! bind anyone could come in. What remains possible is that a program of the same user asks for `SO_REUSEPORT`
@@ -16,7 +21,7 @@
 //! descriptor, and all are woken for each connection; all but one then find nothing. Local sockets are for a proxy on
 //! the same machine, which keeps its connections.
 //!
-//! Who calls: `edge.rs` binds before it starts the workers, so that what is wrong is told at start-up; a worker
+//! Who calls: `edge.rs` does both before it starts the workers, so that what is wrong is told at start-up; a worker
 //! accepts until it gets [`AcceptError::WouldBlock`], or has had enough for one turn. Not here: what a worker does
 //! when it is full or out of descriptors (it stops accepting, and clients wait in the backlog).
 
@@ -37,10 +42,10 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{ListenAddress, ListenSpec, UnixSpec};
+use crate::config::{ListenAddress, ListenSpec};
 
 pub use stream::Stream;
-pub(crate) use unix::{BoundPath, bind as bind_path};
+pub(crate) use unix::{BoundPath, bind_path};
 
 /// Connections that wait in the kernel, for each listener, until they are accepted. Past it Linux drops the
 /// handshake's last step, and clients try again after a second. The kernel's own limit (`net.core.somaxconn`) may
@@ -166,43 +171,70 @@ enum Listening {
     },
 }
 
-/// Listens on a spec, with a listener for each worker. All have the same port, also if the spec's port is 0.
+/// A place that is ours, and where clients are still refused. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Bound {
+    place: Place,
+    mode: Mode,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// The first worker's socket.
+    Tcp {
+        socket: Socket,
+        address: SocketAddr,
+    },
+    Unix(unix::BoundSocket),
+}
+
+/// Takes the place of a spec.
 ///
 /// Nothing is left behind after an error, neither a bound port nor a file.
 ///
 /// # Errors
-/// See [`ListenError`].
-pub fn bind(spec: &ListenSpec, workers: NonZeroUsize) -> Result<Vec<Listener>, ListenError> {
-    let sockets = match &spec.address {
+/// See [`ListenError`]; in particular if anyone listens there.
+pub fn bind(spec: &ListenSpec) -> Result<Bound, ListenError> {
+    let place = match &spec.address {
         ListenAddress::Tcp(address) => {
-            bind_tcp(*address, workers).map_err(|source| ListenError::from_io(address, source))?
+            bind_tcp(*address).map_err(|source| ListenError::from_io(address, source))?
         }
-        ListenAddress::Unix(unix) => bind_unix(unix, workers)?,
+        ListenAddress::Unix(unix) => Place::Unix(unix::bind(unix)?),
     };
-    let listener = |socket| Listener { socket, mode: spec.mode };
-    Ok(sockets.into_iter().map(listener).collect())
+    Ok(Bound { place, mode: spec.mode })
 }
 
-fn bind_tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<Listening>> {
-    let first = tcp_socket(address)?;
-    listen_tcp(&first, address)?;
+impl Bound {
+    /// Where it will listen, with the port that the kernel picked for port 0. `None` for a unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.place {
+            Place::Tcp { address, .. } => Some(*address),
+            Place::Unix(_) => None,
+        }
+    }
+
+    /// Listens, with a listener for each worker. All have the same port, also if the spec's port is 0.
+    ///
+    /// # Errors
+    /// See [`ListenError`]. The place is given back, and is in use if somebody else has come to listen there since it
+    /// was bound.
+    pub fn listen(self, workers: NonZeroUsize) -> Result<Vec<Listener>, ListenError> {
+        let sockets = match self.place {
+            Place::Tcp { socket, address } => listen_tcp(socket, address, workers)
+                .map_err(|source| ListenError::from_io(address, source))?,
+            Place::Unix(bound) => listen_unix(bound, workers)?,
+        };
+        let listener = |socket| Listener { socket, mode: self.mode };
+        Ok(sockets.into_iter().map(listener).collect())
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Place> {
+    let socket = tcp_socket(address)?;
+    socket.bind(&address.into())?;
     let unexpected = || io::Error::other("a TCP socket has no IP address");
-    let address = first.local_addr()?.as_socket().ok_or_else(unexpected)?;
-    let mut sockets = vec![first];
-    if workers.get() > 1 {
-        sockets[0].set_reuse_port(true)?;
-    }
-    for _ in 1..workers.get() {
-        let sibling = tcp_socket(address)?;
-        sibling.set_reuse_port(true)?;
-        listen_tcp(&sibling, address)?;
-        sockets.push(sibling);
-    }
-    let listening = |socket: Socket| {
-        let listener = TcpListener::from_std(socket.into());
-        Listening::Tcp { listener, address }
-    };
-    Ok(sockets.into_iter().map(listening).collect())
+    let address = socket.local_addr()?.as_socket().ok_or_else(unexpected)?;
+    Ok(Place::Tcp { socket, address })
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -222,20 +254,42 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen_tcp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)
+fn listen_tcp(
+    first: Socket,
+    address: SocketAddr,
+    workers: NonZeroUsize,
+) -> io::Result<Vec<Listening>> {
+    first.listen(BACKLOG)?;
+    let mut sockets = vec![first];
+    if workers.get() > 1 {
+        sockets[0].set_reuse_port(true)?;
+    }
+    for _ in 1..workers.get() {
+        let sibling = tcp_socket(address)?;
+        sibling.set_reuse_port(true)?;
+        sibling.bind(&address.into())?;
+        sibling.listen(BACKLOG)?;
+        sockets.push(sibling);
+    }
+    let listening = |socket: Socket| {
+        let listener = TcpListener::from_std(socket.into());
+        Listening::Tcp { listener, address }
+    };
+    Ok(sockets.into_iter().map(listening).collect())
 }
 
-fn bind_unix(spec: &UnixSpec, workers: NonZeroUsize) -> Result<Vec<Listening>, ListenError> {
-    let (listener, path) = unix::bind(spec)?;
+fn listen_unix(
+    bound: unix::BoundSocket,
+    workers: NonZeroUsize,
+) -> Result<Vec<Listening>, ListenError> {
+    let (listener, path) = bound.listen()?;
     let path = Arc::new(path);
     let duplicate = |_| {
         let listener = UnixListener::from_std(listener.try_clone()?);
         Ok(Listening::Unix { listener, _path: Arc::clone(&path) })
     };
     let listening: io::Result<Vec<Listening>> = (0..workers.get()).map(duplicate).collect();
-    listening.map_err(|source| ListenError::from_io(spec.path.display(), source))
+    listening.map_err(|source| ListenError::from_io(path.display(), source))
 }
 
 impl Listener {

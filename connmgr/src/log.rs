@@ -153,15 +153,30 @@ impl Visit for Fields<'_> {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.record_debug(field, &format_args!("{value}"));
-        // The cause is what an operator needs most: an error says what failed, its source says why.
-        let mut cause = value.source();
-        while let Some(source) = cause {
-            if self.result.is_ok() {
-                self.result = write!(self.line, ": {source}");
+        self.record_debug(field, &format_args!("{}", Causes(value)));
+    }
+}
+
+/// An error with all that caused it, on one line. The cause is what an operator needs most: an error says what failed, its
+/// source says why.
+///
+/// Some errors of other crates repeat their source in their own text. So a cause that the line already ends with is left
+/// out.
+pub(crate) struct Causes<'e>(pub(crate) &'e dyn std::error::Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !line.ends_with(&text) {
+                line.push_str(": ");
+                line.push_str(&text);
             }
-            cause = source.source();
+            cause = error.source();
         }
+        f.write_str(&line)
     }
 }
 
@@ -292,6 +307,33 @@ mod tests {
         });
         let line = "[ERR] 2026-01-31 12:00:00.123 [a] error=cannot listen: no\\nluck\n";
         assert_eq!(lines, [line]);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Link {
+            text: &'static str,
+            source: Option<Box<Link>>,
+        }
+        let chain = |texts: &[&'static str]| {
+            let wrap = |source: Option<Box<Link>>, text: &&'static str| {
+                Some(Box::new(Link { text, source }))
+            };
+            texts.iter().rev().fold(None, wrap).unwrap()
+        };
+        for (texts, line) in [
+            (
+                &["cannot bind x", "io error: no luck", "no luck"][..],
+                "cannot bind x: io error: no luck",
+            ),
+            (&["no thread: no luck", "no luck"], "no thread: no luck"),
+            (&["no", "no", "why", "no"], "no: why: no"),
+            (&["a", "", "b"], "a: b"),
+        ] {
+            assert_eq!(Causes(&*chain(texts)).to_string(), line);
+        }
     }
 
     #[test]

@@ -10,35 +10,30 @@ use signal_hook::iterator::Signals;
 use crate::config::{Config, ConnmgrArgs};
 use crate::debug_socket;
 use crate::edge::Edge;
-use crate::log;
-
-/// A wrong configuration, as with wrong arguments.
-const EXIT_CONFIG: u8 = 2;
+use crate::log::{self, Causes};
 
 /// How often it is looked whether a thread of the edge has failed.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs an edge until a signal ends it: SIGTERM, SIGINT or SIGQUIT drain it, a second one ends it at
-/// once. The exit code is 0 after a drain, 1 if the edge failed, 2 if the configuration is wrong.
+/// once. The exit code is 0 after a drain, 1 if the edge failed or could not start. Why is a line of the log, also if it
+/// is the configuration: standard output is what Pushpin's runner shows of its children.
 pub fn run(args: &ConnmgrArgs) -> ExitCode {
-    let config = match Config::resolve(args) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    if config.sizes {
-        print_sizes();
-        return ExitCode::SUCCESS;
-    }
-    let tap = match log::init_with_tap(config.log_level) {
+    let tap = match log::init_with_tap(args.log_level()) {
         Ok(tap) => tap,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
         }
     };
+    let config = match Config::resolve(args) {
+        Ok(config) => config,
+        Err(error) => return failure(&error),
+    };
+    if config.sizes {
+        print_sizes();
+        return ExitCode::SUCCESS;
+    }
     tracing::info!("starting...");
     // Before anything is bound, so that no signal finds the edge without a handler for it.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGQUIT]) {
@@ -52,18 +47,17 @@ pub fn run(args: &ConnmgrArgs) -> ExitCode {
     // Dropped last, so that those who follow get the last words.
     let _debug_socket = match config.debug_socket.as_ref().map(serve_debug).transpose() {
         Ok(debug_socket) => debug_socket,
-        Err(error) => {
-            tracing::error!("{}", Causes(&error));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return failure(&error),
     };
     match Edge::start(&config) {
         Ok(edge) => serve(edge, signals),
-        Err(error) => {
-            tracing::error!("{}", Causes(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&error),
     }
+}
+
+fn failure(error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!("{}", Causes(error));
+    ExitCode::FAILURE
 }
 
 fn serve(edge: Edge, mut signals: Signals) -> ExitCode {
@@ -103,19 +97,4 @@ fn print_sizes() {
     println!("connection: {} bytes", forebay_core::worker::Worker::connection_bytes());
     println!("hold: {hold} bytes");
     println!("member: {member} bytes");
-}
-
-/// An error with all that caused it, on one line.
-struct Causes<'e>(&'e dyn std::error::Error);
-
-impl std::fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }

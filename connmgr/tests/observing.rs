@@ -225,6 +225,24 @@ fn edge_address<'t>(texts: &[(&str, &'t str)]) -> &'t str {
 }
 
 #[test]
+fn the_log_names_the_sockets_of_handlers() {
+    for (options, verb) in [(&[][..], "bind"), (&["--zclient-connect"], "connect")] {
+        let usual = ["--listen=127.0.0.1:0,req", "--zclient-req", "ipc://r1", "ipc://r2"];
+        let edge = Edge::start(&[&usual[..], &["--route=/x=ipc://x"], options].concat());
+        let texts = edge.start.iter().map(|line| parse(line));
+        let before = texts.take_while(|(_, text)| !text.starts_with("listening on "));
+        let expected = [
+            "starting...".to_owned(),
+            format!("zhttp client {verb} ipc://r1"),
+            format!("zhttp client {verb} ipc://r2"),
+            format!("zhttp client {verb} ipc://zhttp-out ipc://zhttp-out-stream ipc://zhttp-in"),
+            format!("zhttp client {verb} ipc://x-out ipc://x-out-stream ipc://x-in"),
+        ];
+        assert!(before.eq(expected.iter().map(|text| ("INFO", text.as_str()))), "{:?}", edge.start);
+    }
+}
+
+#[test]
 fn what_cannot_be_listened_on_ends_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -251,9 +269,29 @@ fn what_is_not_there_yet_is_refused() {
         ("--listen=127.0.0.1:0,tls", "failed to parse listen: tls is not supported yet"),
         ("--listen=1,default-cert=a", "failed to parse listen: default-cert is not supported yet"),
     ] {
-        let output = command(&dir, &[option]).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{option}");
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert!(error.starts_with("error: ") && error.trim_end().ends_with(text), "{error}");
+        assert!(refusal(&dir, &[option]).ends_with(text), "{option}");
     }
+}
+
+#[test]
+fn a_wrong_value_is_a_line_of_the_log_at_any_level() {
+    let dir = tempfile::tempdir().unwrap();
+    for level in ["0", "4"] {
+        let text = refusal(&dir, &["--log-level", level, "--workers=0"]);
+        assert_eq!(text, "--workers=0: must be 1 to 1024");
+    }
+    // What clap itself refuses is about the command line, which a person types.
+    let output = command(&dir, &["--log-level=x"]).output().unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]));
+    assert!(output.stderr.starts_with(b"error: invalid value 'x'"));
+}
+
+/// Runs an edge whose configuration is refused: the text of the one line that it logs.
+fn refusal(dir: &TempDir, options: &[&str]) -> String {
+    let output = command(dir, options).output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(1), &b""[..]), "{options:?}");
+    let log = String::from_utf8(output.stdout).unwrap();
+    let (level, text) = parse(log.strip_suffix('\n').unwrap());
+    assert!(level == "ERR" && !text.contains('\n'), "{log}");
+    text.to_owned()
 }

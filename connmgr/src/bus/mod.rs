@@ -237,7 +237,8 @@ impl Bus {
     /// enabled.
     ///
     /// A stale `ipc` file of an earlier process is replaced. So is, as with libzmq, the file of one
-    /// that still runs.
+    /// that still runs. Each spec is a line of the log, in Condure's words and order, before it is
+    /// opened: what cannot be opened is then seen beside what it belongs to.
     ///
     /// # Errors
     /// See [`BusError`]. Sockets that were opened already are closed.
@@ -254,6 +255,7 @@ impl Bus {
         if no_spec || config.groups.iter().any(Vec::is_empty) {
             return Err(BusError::NoSpec);
         }
+        log_specs(&config);
         let mut watchers = sockets::Watchers::new();
         let mut groups = Vec::with_capacity(config.groups.len() + 1);
         for specs in &config.groups {
@@ -426,6 +428,17 @@ impl Bus {
             Ok(message) => inbound::parse_replied(parts(&message)),
             Err(_) => Inbound::Closed,
         });
+    }
+}
+
+fn log_specs(config: &BusConfig) {
+    let verb = if config.connect { "connect" } else { "bind" };
+    for spec in &config.req {
+        tracing::info!("zhttp client {verb} {}", spec.address());
+    }
+    for spec in config.groups.iter().flatten() {
+        let (out, out_stream, inward) = (spec.out(), spec.out_stream(), spec.inward());
+        tracing::info!("zhttp client {verb} {out} {out_stream} {inward}");
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! All options of condure 1.10 and pushpin-connmgr, with their names and defaults, and Forebay's own beside them.
 //! Both `--option=value` and `--option value` are taken; a single-valued option that is given twice is an error, as
-//! in Condure. Each option is also an environment variable: `FOREBAY_` and its name in capitals. The command line
+//! in Condure. What may be repeated in Condure may also have several values behind one option there, up to the next
+//! option (`--listen 8000 8001,req --workers 4`), and so it may here. Each option is also an environment variable: `FOREBAY_` and its name in capitals. The command line
 //! wins. Repeatable options are lists there, separated by white space ([`super::value`]).
 //!
 //! What is typed here is not yet checked against anything else: that is what [`super::Config::resolve`] does.
@@ -63,7 +64,7 @@ pub struct ConnmgrArgs {
 pub struct ListenerArgs {
     /// Where to take clients; repeatable. A unix socket is PATH,local and may have ,mode=OCTAL ,user=NAME ,group=NAME.
     /// ,req sends whole requests to --zclient-req, ,stream (the default) sends them in pieces to --zclient-stream
-    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream|req]")]
+    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream|req]", num_args(1..))]
     #[arg(value_parser = ListValueParser, default_value = LISTEN_DEFAULT)]
     pub listen: Vec<ListValue>,
 
@@ -83,13 +84,13 @@ pub struct HandlerArgs {
 
     /// Address of the DEALER socket of req mode, as it stands: ipc://PATH or tcp://HOST:PORT; repeatable. Opened only if
     /// a listener is req
-    #[arg(long, env = "FOREBAY_ZCLIENT_REQ", value_name = "SPEC")]
+    #[arg(long, env = "FOREBAY_ZCLIENT_REQ", value_name = "SPEC", num_args(1..))]
     #[arg(value_parser = ListValueParser, default_value = ZCLIENT_REQ_DEFAULT)]
     pub zclient_req: Vec<ListValue>,
 
     /// Base spec of the PUSH, ROUTER and SUB sockets of stream mode: ipc://PATH or tcp://HOST:PORT (takes 3 ports);
     /// repeatable. Opened only if a listener is stream
-    #[arg(long, env = "FOREBAY_ZCLIENT_STREAM", value_name = "BASE")]
+    #[arg(long, env = "FOREBAY_ZCLIENT_STREAM", value_name = "BASE", num_args(1..))]
     #[arg(value_parser = ListValueParser, default_value = ZCLIENT_STREAM_DEFAULT)]
     pub zclient_stream: Vec<ListValue>,
 
@@ -232,11 +233,12 @@ pub struct CompatibilityArgs {
     pub deny_out_internal: bool,
 
     /// Spec of the ROUTER socket of client mode; refused, not supported yet
-    #[arg(long, env = "FOREBAY_ZSERVER_REQ", value_name = "SPEC", value_parser = ListValueParser)]
+    #[arg(long, env = "FOREBAY_ZSERVER_REQ", value_name = "SPEC", num_args(1..))]
+    #[arg(value_parser = ListValueParser)]
     pub zserver_req: Vec<ListValue>,
 
     /// Base spec of the PULL, ROUTER and PUB sockets of client mode; refused, not supported yet
-    #[arg(long, env = "FOREBAY_ZSERVER_STREAM", value_name = "BASE")]
+    #[arg(long, env = "FOREBAY_ZSERVER_STREAM", value_name = "BASE", num_args(1..))]
     #[arg(value_parser = ListValueParser)]
     pub zserver_stream: Vec<ListValue>,
 

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! clap knows each option by itself: its type, its default, whether it may be repeated; what it refuses ends
-//! the process with exit code 2. What takes two options to tell, and all bounds, are checked in
-//! [`Config::resolve`], so that they hold as well for `forebay up`, which makes its arguments itself.
+//! the process with exit code 2 and a text on standard error. What takes two options to tell, and all bounds, are
+//! checked in [`Config::resolve`], so that they hold as well for `forebay up`, which makes its arguments itself. What is
+//! refused there is a line of the log, as in Condure, so the log is set up before: with [`ConnmgrArgs::log_level`], the
+//! one thing that is known without a [`Config`].
 //!
 //! The checks are those of pushpin-connmgr (`process_args_and_run`), but for one: a worker without a connection is
 //! refused here, for the modes that are listened to, while Condure finds it out as it starts. What is without effect is
@@ -79,8 +81,6 @@ pub struct Config {
     pub limits: Limits,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// The most verbose level that is logged on standard output.
-    pub log_level: LevelFilter,
     /// Where clients get the log at debug level. `None`: nowhere.
     pub debug_socket: Option<UnixSpec>,
     /// Where metrics are served. `None`: nowhere.
@@ -107,7 +107,6 @@ impl Config {
             listen,
             limits,
             timeouts: Timeouts::resolve(&args.timeouts)?,
-            log_level: log_level(args.observation.log_level),
             debug_socket: resolve_debug_socket(args.observation.debug_socket.as_deref())?,
             prometheus: resolve_prometheus(args.observation.prometheus.as_deref())?,
             sizes: args.observation.sizes,
@@ -122,6 +121,19 @@ impl Config {
             connect: self.handlers.connect,
             ipc_file_mode: self.handlers.ipc_file_mode,
             instance_id: self.instance_id.clone(),
+        }
+    }
+}
+
+impl ConnmgrArgs {
+    /// The most verbose level that is logged on standard output: Condure's numbers; 4 and more are all the same.
+    pub fn log_level(&self) -> LevelFilter {
+        match self.observation.log_level {
+            0 => LevelFilter::ERROR,
+            1 => LevelFilter::WARN,
+            2 => LevelFilter::INFO,
+            3 => LevelFilter::DEBUG,
+            4.. => LevelFilter::TRACE,
         }
     }
 }
@@ -205,15 +217,4 @@ fn in_range(key: &'static str, value: usize, min: usize, max: usize) -> Result<u
 
 fn at_least(key: &'static str, value: usize, min: usize) -> Result<(), ConfigError> {
     if value >= min { Ok(()) } else { Err(ConfigError::TooSmall { key, value, min }) }
-}
-
-/// Condure's numbers; 4 and more are all the same.
-fn log_level(number: usize) -> LevelFilter {
-    match number {
-        0 => LevelFilter::ERROR,
-        1 => LevelFilter::WARN,
-        2 => LevelFilter::INFO,
-        3 => LevelFilter::DEBUG,
-        4.. => LevelFilter::TRACE,
-    }
 }

@@ -61,7 +61,6 @@ fn defaults() -> Config {
             handler_wait: Duration::from_secs(10),
             drain: Duration::from_secs(3),
         },
-        log_level: LevelFilter::INFO,
         debug_socket: None,
         prometheus: None,
         sizes: false,
@@ -113,11 +112,6 @@ fn each_option_has_its_effect() {
         (&["--handler-wait=0.5"], |c| c.timeouts.handler_wait = Duration::from_millis(500)),
         (&["--handler-wait=0"], |c| c.timeouts.handler_wait = Duration::ZERO),
         (&["--drain-timeout=200ms"], |c| c.timeouts.drain = Duration::from_millis(200)),
-        (&["--log-level=0"], |c| c.log_level = LevelFilter::ERROR),
-        (&["--log-level=1"], |c| c.log_level = LevelFilter::WARN),
-        (&["--log-level=3"], |c| c.log_level = LevelFilter::DEBUG),
-        (&["--log-level=4"], |c| c.log_level = LevelFilter::TRACE),
-        (&["--log-level=9"], |c| c.log_level = LevelFilter::TRACE),
         (&["--sizes"], |c| c.sizes = true),
         // What nobody listens for may be anything that makes sense by itself.
         (&["--req-maxconn=0"], |c| c.limits.req_maxconn = 0),
@@ -145,6 +139,36 @@ fn each_option_has_its_effect() {
         change(&mut expected);
         assert_eq!(resolve(line), Ok(expected), "{line:?}");
     }
+}
+
+#[test]
+fn an_option_may_have_several_values() {
+    let several = "--listen 1 /x,local,req --zclient-stream ipc://a ipc://b --zclient-req ipc://c ipc://d --workers 4";
+    let repeated = "--listen=1 --listen=/x,local,req --zclient-stream=ipc://a --zclient-stream=ipc://b \
+        --zclient-req=ipc://c --zclient-req=ipc://d --workers=4";
+    let words = |line: &'static str| line.split_whitespace().collect::<Vec<_>>();
+    let config = resolve(&words(several)).unwrap();
+    assert_eq!((config.listen.len(), config.workers.get()), (2, 4));
+    assert_eq!(resolve(&words(repeated)), Ok(config));
+    // The next option ends them, whatever it is.
+    let config = resolve(&["--zclient-stream", "ipc://a", "--zclient-connect"]).unwrap();
+    assert!(config.handlers.connect && config.handlers.groups[0].len() == 1);
+    let client = "x --zserver-req ipc://a ipc://b --zserver-stream ipc://c ipc://d --workers 4";
+    let args = ConnmgrCommand::try_parse_from(client.split(' ')).unwrap().args;
+    assert_eq!(value::items(&args.compatibility.zserver_req, ""), ["ipc://a", "ipc://b"]);
+    assert_eq!(value::items(&args.compatibility.zserver_stream, ""), ["ipc://c", "ipc://d"]);
+    assert_eq!(args.listeners.workers, 4);
+}
+
+#[test]
+fn log_levels_are_condures() {
+    let levels = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE", "TRACE"];
+    for (number, level) in levels.into_iter().enumerate() {
+        let option = format!("--log-level={number}");
+        let args = ConnmgrCommand::try_parse_from(["x", &option]).unwrap().args;
+        assert_eq!(args.log_level(), level.parse::<LevelFilter>().unwrap());
+    }
+    assert_eq!(ConnmgrCommand::try_parse_from(["x"]).unwrap().args.log_level(), LevelFilter::INFO);
 }
 
 #[test]
@@ -274,6 +298,7 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["--workers=-1"], "error: invalid value '-1' for '--workers <N>'"),
     (&["--ipc-file-mode=9"], "error: invalid value '9' for '--ipc-file-mode <OCTAL>'"),
     (&["--drain-timeout=1m"], "error: invalid value '1m' for '--drain-timeout <SECONDS>'"),
+    (&["--listen", "--workers=1"], "error: a value is required for '--listen <[ADDR:]PORT"),
     (&["--nonsense"], "error: unexpected argument '--nonsense' found"),
     (&["nonsense"], "error: unexpected argument 'nonsense' found"),
 ];

@@ -9,6 +9,7 @@ use mio::{Events, Poll};
 use socket2::SockRef;
 
 use super::*;
+use crate::config::UnixSpec;
 
 fn workers(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
@@ -24,6 +25,11 @@ fn tcp(address: &str) -> ListenSpec {
 
 fn unix(spec: UnixSpec) -> ListenSpec {
     ListenSpec { address: ListenAddress::Unix(spec), mode: Mode::Stream }
+}
+
+/// Binds and listens.
+fn listen(spec: &ListenSpec, workers: NonZeroUsize) -> Result<Vec<Listener>, ListenError> {
+    bind(spec)?.listen(workers)
 }
 
 fn address_of(listeners: &[Listener]) -> SocketAddr {
@@ -86,7 +92,7 @@ fn read_exactly(stream: &mut Stream, count: usize) -> Vec<u8> {
 
 #[test]
 fn all_workers_have_one_port() {
-    let listeners = bind(&tcp("127.0.0.1:0"), workers(4)).unwrap();
+    let listeners = listen(&tcp("127.0.0.1:0"), workers(4)).unwrap();
     assert_eq!(listeners.len(), 4);
     let address = address_of(&listeners);
     assert_ne!(address.port(), 0);
@@ -95,7 +101,7 @@ fn all_workers_have_one_port() {
 
 #[test]
 fn the_kernel_spreads_clients_over_workers() {
-    let mut listeners = bind(&tcp("127.0.0.1:0"), workers(2)).unwrap();
+    let mut listeners = listen(&tcp("127.0.0.1:0"), workers(2)).unwrap();
     let address = address_of(&listeners);
     let clients: Vec<net::TcpStream> =
         (0..200).map(|_| net::TcpStream::connect(address).unwrap()).collect();
@@ -114,29 +120,63 @@ fn the_kernel_spreads_clients_over_workers() {
 #[test]
 fn a_port_in_use_is_an_error_whoever_uses_it() {
     for (first, second) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
-        let listeners = bind(&tcp("127.0.0.1:0"), workers(first)).unwrap();
+        let listeners = listen(&tcp("127.0.0.1:0"), workers(first)).unwrap();
         let address = address_of(&listeners);
-        let error = bind(&at(address), workers(second)).unwrap_err();
+        let error = listen(&at(address), workers(second)).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on {address}: address in use"));
     }
     let other = net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
-    let error = bind(&at(address), workers(2)).unwrap_err();
+    let error = listen(&at(address), workers(2)).unwrap_err();
     assert!(matches!(error, ListenError::AddressInUse { .. }), "{error}");
 }
 
 #[test]
+fn who_listens_already_is_found_before_we_listen() {
+    let listeners = listen(&tcp("127.0.0.1:0"), workers(2)).unwrap();
+    let error = bind(&at(address_of(&listeners))).unwrap_err();
+    assert!(matches!(error, ListenError::AddressInUse { .. }), "{error}");
+}
+
+#[test]
+fn who_binds_and_does_not_listen_refuses_clients() {
+    // A loopback address of its own: no other test can be given the port when it is given back.
+    let bound = bind(&tcp("127.84.1.2:0")).unwrap();
+    let address = bound.local_addr().unwrap();
+    let refused = || net::TcpStream::connect(address).unwrap_err().kind();
+    assert_eq!(refused(), io::ErrorKind::ConnectionRefused);
+    let listeners = bound.listen(workers(3)).unwrap();
+    assert_eq!((address_of(&listeners), listeners.len()), (address, 3));
+    net::TcpStream::connect(address).unwrap();
+    drop(listeners);
+    assert_eq!(refused(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn of_two_who_bind_in_the_same_moment_one_listens() {
+    for count in [1, 2] {
+        let first = bind(&tcp("127.84.1.3:0")).unwrap();
+        let address = first.local_addr().unwrap();
+        // For a restart's sake the kernel lets both bind.
+        let second = bind(&at(address)).unwrap();
+        let _listeners = first.listen(workers(count)).unwrap();
+        let error = second.listen(workers(count)).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot listen on {address}: address in use"));
+    }
+}
+
+#[test]
 fn all_of_an_address_is_in_use_if_one_part_is() {
-    let listeners = bind(&tcp("127.0.0.1:0"), workers(2)).unwrap();
+    let listeners = listen(&tcp("127.0.0.1:0"), workers(2)).unwrap();
     let address = SocketAddr::from(([0, 0, 0, 0], address_of(&listeners).port()));
-    let error = bind(&at(address), workers(2)).unwrap_err();
+    let error = listen(&at(address), workers(2)).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {address}: address in use"));
 }
 
 #[test]
 fn a_restart_does_not_wait_for_old_connections() {
     // A loopback address of its own, so that no other test is given the port meanwhile.
-    let mut listeners = bind(&tcp("127.84.1.1:0"), workers(2)).unwrap();
+    let mut listeners = listen(&tcp("127.84.1.1:0"), workers(2)).unwrap();
     let address = address_of(&listeners);
     let mut client = net::TcpStream::connect(address).unwrap();
     let (_, stream, _) = accept(&mut listeners, 1).pop().unwrap();
@@ -145,14 +185,14 @@ fn a_restart_does_not_wait_for_old_connections() {
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     drop(client);
     drop(listeners);
-    let listeners = bind(&at(address), workers(2)).unwrap();
+    let listeners = listen(&at(address), workers(2)).unwrap();
     assert_eq!(address_of(&listeners), address);
 }
 
 #[test]
 fn an_address_of_another_machine_is_an_error() {
     // TEST-NET-1 (RFC 5737) belongs to nobody.
-    let error = bind(&tcp("192.0.2.1:0"), workers(1)).unwrap_err();
+    let error = listen(&tcp("192.0.2.1:0"), workers(1)).unwrap_err();
     assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:0");
     assert!(matches!(error, ListenError::Bind { .. }));
 }
@@ -162,7 +202,7 @@ fn all_of_ipv6_takes_ipv4_too() {
     if net::TcpListener::bind("[::1]:0").is_err() {
         return; // This machine has no IPv6.
     }
-    let mut listeners = bind(&tcp("[::]:0"), workers(2)).unwrap();
+    let mut listeners = listen(&tcp("[::]:0"), workers(2)).unwrap();
     let port = address_of(&listeners).port();
     let _six = net::TcpStream::connect(("::1", port)).unwrap();
     let _four = net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -171,7 +211,7 @@ fn all_of_ipv6_takes_ipv4_too() {
 
 #[test]
 fn accepted_sockets_inherit_their_options() {
-    let mut listeners = bind(&tcp("127.0.0.1:0"), workers(2)).unwrap();
+    let mut listeners = listen(&tcp("127.0.0.1:0"), workers(2)).unwrap();
     let _client = net::TcpStream::connect(address_of(&listeners)).unwrap();
     let (_, stream, _) = accept(&mut listeners, 1).pop().unwrap();
     let socket = SockRef::from(&stream);
@@ -190,7 +230,7 @@ fn a_listener_has_the_mode_of_its_spec() {
             ListenSpec { mode, ..unix(UnixSpec { path, ..UnixSpec::default() }) },
         ];
         for spec in specs {
-            let listeners = bind(&spec, workers(2)).unwrap();
+            let listeners = listen(&spec, workers(2)).unwrap();
             assert!(listeners.iter().all(|listener| listener.mode() == mode));
         }
     }
@@ -202,11 +242,11 @@ fn bytes_go_both_ways() {
     let path = directory.path().join("s");
     let spec = UnixSpec { path: path.clone(), ..UnixSpec::default() };
 
-    let mut listeners = bind(&tcp("127.0.0.1:0"), workers(1)).unwrap();
+    let mut listeners = listen(&tcp("127.0.0.1:0"), workers(1)).unwrap();
     let client = net::TcpStream::connect(address_of(&listeners)).unwrap();
     echo(client, &mut listeners);
 
-    let mut listeners = bind(&unix(spec), workers(1)).unwrap();
+    let mut listeners = listen(&unix(spec), workers(1)).unwrap();
     assert_eq!(listeners[0].local_addr(), None);
     let client = UnixStream::connect(&path).unwrap();
     echo(client, &mut listeners);
@@ -231,7 +271,7 @@ fn workers_share_a_path_until_the_last_one_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let spec = UnixSpec { path: path.clone(), ..UnixSpec::default() };
-    let mut listeners = bind(&unix(spec), workers(3)).unwrap();
+    let mut listeners = listen(&unix(spec), workers(3)).unwrap();
     let clients: Vec<UnixStream> = (0..10).map(|_| UnixStream::connect(&path).unwrap()).collect();
     let accepted = accept(&mut listeners, clients.len());
     assert!(accepted.iter().all(|(_, _, peer)| peer.is_none()));

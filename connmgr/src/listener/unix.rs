@@ -5,6 +5,10 @@
 //! one that its process left behind. Two processes that find the same leftover in the same moment may still take the
 //! path from each other; a lock file would prevent that, and would itself be something to leave behind.
 //!
+//! A socket that is bound and does not listen yet looks like a leftover, too. So [`BoundSocket::listen`] looks whether the
+//! path is still ours, from then on others can tell; who has lost it, to another process or to another place of its own
+//! configuration, learns so instead of listening where nobody can come.
+//!
 //! **Who may connect** is settled between `bind` and `listen`, so that there is no moment in which others can.
 //!
 //! **The path goes** when the last listener on it does, but only if it still is our socket: another process may have
@@ -14,7 +18,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use nix::unistd::{Group, User};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -36,20 +40,42 @@ impl BoundPath {
         let device_and_inode = (metadata.dev(), metadata.ino());
         Ok(BoundPath { path: path.to_owned(), device_and_inode })
     }
+
+    pub(super) fn display(&self) -> path::Display<'_> {
+        self.path.display()
+    }
+
+    /// Whether our socket is still there. Its inode is not given to another one while it is open.
+    fn is_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|now| (now.dev(), now.ino()) == self.device_and_inode)
+    }
 }
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|now| (now.dev(), now.ino()) == self.device_and_inode);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        if self.is_ours()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
 }
 
+/// A socket that has its path, and refuses clients.
+#[derive(Debug)]
+pub(super) struct BoundSocket {
+    socket: Socket,
+    path: BoundPath,
+}
+
 /// Binds a path and listens on it. The listener does not block.
-pub(crate) fn bind(spec: &UnixSpec) -> Result<(UnixListener, BoundPath), ListenError> {
+pub(crate) fn bind_path(spec: &UnixSpec) -> Result<(UnixListener, BoundPath), ListenError> {
+    bind(spec)?.listen()
+}
+
+/// Binds a path.
+pub(super) fn bind(spec: &UnixSpec) -> Result<BoundSocket, ListenError> {
     let path = spec.path.as_path();
     let failed = |source| ListenError::from_io(path.display(), source);
     let (user_id, group_id) = owner(spec)?;
@@ -57,7 +83,7 @@ pub(crate) fn bind(spec: &UnixSpec) -> Result<(UnixListener, BoundPath), ListenE
 
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
     socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
-    let bound = BoundPath::new(path).map_err(failed)?;
+    let bound = BoundSocket { socket, path: BoundPath::new(path).map_err(failed)? };
     let refused = |source| ListenError::Permissions { path: path.to_owned(), source };
     if user_id.is_some() || group_id.is_some() {
         lchown(path, user_id, group_id).map_err(refused)?;
@@ -66,9 +92,21 @@ pub(crate) fn bind(spec: &UnixSpec) -> Result<(UnixListener, BoundPath), ListenE
     if let Some(mode) = spec.mode {
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(refused)?;
     }
-    socket.set_nonblocking(true).map_err(failed)?;
-    socket.listen(BACKLOG).map_err(failed)?;
-    Ok((socket.into(), bound))
+    bound.socket.set_nonblocking(true).map_err(failed)?;
+    Ok(bound)
+}
+
+impl BoundSocket {
+    /// Takes clients.
+    pub(super) fn listen(self) -> Result<(UnixListener, BoundPath), ListenError> {
+        let BoundSocket { socket, path: bound } = self;
+        let path = &bound.path;
+        socket.listen(BACKLOG).map_err(|source| ListenError::from_io(path.display(), source))?;
+        if !bound.is_ours() {
+            return Err(ListenError::AddressInUse { address: path.display().to_string() });
+        }
+        Ok((socket.into(), bound))
+    }
 }
 
 /// The numbers of the user and the group that the spec names.
@@ -145,7 +183,10 @@ mod tests {
     fn the_path_is_there_while_it_is_bound() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a b.sock");
-        let (listener, bound) = bind(&spec(&path)).unwrap();
+        let bound = bind(&spec(&path)).unwrap();
+        let refused = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let (listener, bound) = bound.listen().unwrap();
         UnixStream::connect(&path).unwrap();
         drop(listener);
         drop(bound);
@@ -190,7 +231,7 @@ mod tests {
         // std leaves the file behind, as a process does that is killed.
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let _bound = bind(&spec(&path)).unwrap();
+        let _bound = bind_path(&spec(&path)).unwrap();
         UnixStream::connect(&path).unwrap();
     }
 
@@ -222,12 +263,26 @@ mod tests {
     fn what_took_our_place_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let (_listener, bound) = bind(&spec(&path)).unwrap();
+        let bound = bind(&spec(&path)).unwrap();
         // Ours is moved away, not removed, so that its inode cannot be given to the other.
         fs::rename(&path, directory.path().join("ours")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(bound);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn who_has_lost_the_path_does_not_listen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let first = bind(&spec(&path)).unwrap();
+        // It looks like what a killed process leaves behind.
+        let second = bind(&spec(&path)).unwrap();
+        let error = first.listen().unwrap_err();
+        let text = format!("cannot listen on {}: address in use", path.display());
+        assert_eq!(error.to_string(), text);
+        let _listener = second.listen().unwrap();
+        UnixStream::connect(&path).unwrap();
     }
 
     #[test]

@@ -76,17 +76,17 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[tokio::test]
 async fn wrong_arguments_are_named() {
-    for (arguments, name) in [
-        (&["--listen=nowhere"][..], "nowhere"),
-        (&["--workers=0"], "workers"),
-        (&["--zclient-stream=udp://x"], "udp://x"),
-        (&["--stream-timeout=0"], "stream-timeout"),
-        (&["--no-such-option"], "no-such-option"),
-        (&["--buffer-size=1"], "buffer-size"),
-        (&["--id=a b"], "a b"),
+    for (argument, name, exit_code) in [
+        ("--listen=nowhere", "nowhere", 1),
+        ("--workers=0", "workers", 1),
+        ("--zclient-stream=udp://x", "udp://x", 1),
+        ("--stream-timeout=0", "stream-timeout", 1),
+        ("--no-such-option", "no-such-option", 2),
+        ("--buffer-size=1", "buffer-size", 1),
+        ("--id=a b", "a b", 1),
     ] {
-        let (text, code) = fails(arguments).await;
-        assert_eq!(code, Some(2), "{text}");
+        let (text, code) = fails(&[argument]).await;
+        assert_eq!(code, Some(exit_code), "{text}");
         assert!(text.contains(name), "{text}");
     }
 }
