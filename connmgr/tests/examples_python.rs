@@ -18,6 +18,7 @@ mod process;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -86,6 +87,22 @@ fn spawn(mut command: Command, stdin: Stdio) -> (Child, ChildStdout) {
     (child, stdout)
 }
 
+/// Runs a test behind Condure, where it is installed; again, if Condure has died of a fault of its own meanwhile.
+async fn behind_condure<F: Future<Output = ()> + Send + 'static>(mode: Mode, test: fn(Edge) -> F) {
+    for _ in 0..CONDURE_ATTEMPTS_MAX {
+        let Some(edge) = Edge::start(Kind::Condure, mode).await else { return };
+        let panicked = edge.panicked();
+        let Err(failure) = tokio::spawn(test(edge)).await else { return };
+        if !panicked.load(Ordering::Acquire) {
+            std::panic::resume_unwind(failure.into_panic());
+        }
+    }
+    panic!("condure dies each time");
+}
+
+/// How often a test is run again because Condure has died.
+const CONDURE_ATTEMPTS_MAX: usize = 5;
+
 /// Makes two tests of each function, for either edge.
 macro_rules! behind_each_edge {
     ($($name:ident: $mode:ident),+ $(,)?) => {
@@ -100,13 +117,11 @@ macro_rules! behind_each_edge {
             )+
         }
         mod behind_condure {
-            use super::{Edge, Kind, Mode};
+            use super::Mode;
             $(
                 #[tokio::test]
                 async fn $name() {
-                    if let Some(edge) = Edge::start(Kind::Condure, Mode::$mode).await {
-                        super::$name(edge).await;
-                    }
+                    super::behind_condure(Mode::$mode, super::$name).await;
                 }
             )+
         }
