@@ -3,7 +3,8 @@
 //! A handler says what the response is: a code, header fields, content that is whole or comes in pieces. How it
 //! travels on *this* connection is decided here: which framing it gets, whether the connection goes on behind it, and
 //! which fields say so. `Connection`, `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding`, `Trailer` and `Upgrade` of
-//! the handler are about a connection that it does not have, so they are dropped, not merged (RFC 9110 §7.6.1).
+//! the handler are about a connection that it does not have, so they are dropped, not merged (RFC 9110 §7.6.1); but for the
+//! `Upgrade` of a 426, which says what the client should have asked for (RFC 9110 §15.5.22).
 //!
 //! | content | HTTP/1.1 | HTTP/1.0 |
 //! | --- | --- | --- |
@@ -133,8 +134,14 @@ where
     let keep_alive = request.keep_alive && body != BodyEncoder::UntilClose;
 
     write_status_line(out, code, if reason.is_empty() { reason_phrase(code) } else { reason });
-    for (name, value) in headers.filter(|(name, _)| !is_dropped(name)) {
-        write_field(out, name, value);
+    for (name, value) in headers {
+        if code == UPGRADE_REQUIRED && name.eq_ignore_ascii_case(b"upgrade") {
+            // RFC 9110 §7.8: whoever sends the one sends the other.
+            write_field(out, b"Connection", b"upgrade");
+            write_field(out, name, value);
+        } else if !is_dropped(name) {
+            write_field(out, name, value);
+        }
     }
     if let Some(length) = length {
         write_field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
@@ -256,6 +263,9 @@ pub(super) fn write_connection(out: &mut Vec<u8>, version: Version, keep_alive: 
         (Version::Http11, true) => {}
     }
 }
+
+/// RFC 9110 §15.5.22.
+const UPGRADE_REQUIRED: u16 = 426;
 
 /// Fields of a handler that do not go to the client. `Content-Length` is written from what it said.
 const DROPPED_FIELDS: [&[u8]; 7] = [
