@@ -39,7 +39,8 @@ pub(crate) struct HandlerArgs {
     #[arg(long, env = "FOREBAY_EDGE", value_name = "SPEC", value_delimiter = ' ', required = true)]
     edge: Vec<String>,
 
-    /// Where Redis is: redis://HOST:PORT/DB or redis+unix:///PATH
+    /// Where Redis is: redis://HOST:PORT/DB, redis+unix:///PATH,
+    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis+cluster://HOST:PORT,HOST:PORT
     #[arg(long, env = "FOREBAY_REDIS", value_name = "URL", hide_env_values = true)]
     redis: String,
 

@@ -51,7 +51,8 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "FOREBAY_DATA_DIR", value_name = "DIR", default_value = "./forebay-data")]
     data_dir: PathBuf,
 
-    /// Keep events in this Redis instead: redis://HOST:PORT/DB or redis+unix:///PATH
+    /// Keep events in this Redis instead: redis://HOST:PORT/DB, redis+unix:///PATH,
+    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis+cluster://HOST:PORT,HOST:PORT
     #[arg(long, env = "FOREBAY_REDIS", value_name = "URL", hide_env_values = true)]
     redis: Option<String>,
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zhttp::{Cursor, hold};
 
 use crate::event::{ControlField, control_event};
-use crate::store::{ChannelName, EventKind, GapReason, NewEvent};
+use crate::store::{ChannelName, EventKind, GapReason, Head, NewEvent};
 
 /// Why a channel ends that nobody ended by a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,16 @@ pub(crate) fn end_event(channel: &ChannelName, last: Cursor, reason: EndReason) 
     let fields = [("channel", ControlField::Text(channel.channel()))];
     let data = control_event(id, reason.name(), &fields);
     NewEvent { message_id: Some(id), end: true, kind: EventKind::Control, data }
+}
+
+/// Tells the readers of `channel` that its log ends at `head` though it had been at `seen`: what lay
+/// in between was lost by the store. An END if the log had ended.
+pub(crate) fn failover_event(channel: &ChannelName, head: Head, seen: Cursor) -> NewEvent {
+    let said = format!("failover {channel} {} {seen}", head.id);
+    let id = Uuid::from_bytes(hold::derived_uuid(&said));
+    let fields = [("channel", ControlField::Text(channel.channel()))];
+    let data = control_event(id, "failover", &fields);
+    NewEvent { message_id: Some(id), end: head.ended, kind: EventKind::Control, data }
 }
 
 /// Tells a reader that stood at `from` that nothing is to be had before `to`; in the same bytes as
@@ -73,6 +83,19 @@ mod tests {
         assert_ne!(deleted.message_id, end.message_id);
         let later = end_event(&channel, Cursor::new(5, 8), EndReason::Expired);
         assert_ne!(later.message_id, end.message_id);
+    }
+
+    #[test]
+    fn a_failover_is_told_by_all_alike() {
+        let channel = ChannelName::new("acme", "news").unwrap();
+        let head = Head { id: Cursor::new(5, 7), ..Head::default() };
+        let event = failover_event(&channel, head, Cursor::new(5, 9));
+        assert_eq!(event, failover_event(&channel, head, Cursor::new(5, 9)));
+        assert!(!event.end && event.data.ends_with(br#""failover","channel":"news"}"#));
+        let ended = failover_event(&channel, Head { ended: true, ..head }, Cursor::new(5, 9));
+        assert!(ended.end);
+        let other = failover_event(&channel, head, Cursor::new(5, 10));
+        assert_ne!(other.message_id, event.message_id);
     }
 
     #[test]

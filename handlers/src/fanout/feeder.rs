@@ -17,7 +17,8 @@
 //! its head is read (H-42); the edge compares it with what it has. After announcements were
 //! interrupted all heads are read again. Each second edges are told the heads that moved, and each
 //! head at least every ten seconds. An edge that finds itself behind asks for a range. A log that
-//! expired is announced by nobody: the head of a quiet channel is read again within two minutes.
+//! expired is announced by nobody: the head of a quiet channel is read again within two minutes. And
+//! one that has lost its tail is made to go on ([`lost`](super::lost)).
 //!
 //! Announcements that are ready at the same time go out together: the busier a channel is, the
 //! fewer packets an event costs.
@@ -34,11 +35,12 @@ use zhttp::Cursor;
 
 use super::following::{FollowJob, Follower, HeadsRead, Purpose};
 use super::heads::HeadsReader;
+use super::lost::{LostTail, RETRY_PAUSE, mend};
 use super::packets::Packets;
 use super::ranges::{RangeJob, answer_range};
 use super::table::{HeadNews, Table};
 use crate::attach::{Down, EdgeId, EdgeSender, FeedRequest, RangeWanted, Refused};
-use crate::store::{ChannelName, FollowStream, Followed, Store, StoredEvent};
+use crate::store::{ChannelName, FollowStream, Followed, Retention, Store, StoredEvent};
 
 /// How often edges are told the heads that moved (H-44).
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -55,6 +57,9 @@ const RANGES_MAX: usize = 256;
 
 /// Jobs that wait for the follow task. Past it a `feed` is dropped; the edge asks again.
 const FOLLOW_JOBS_MAX: usize = 1024;
+
+/// Tasks that append to logs that have lost their tail, each one log after the other; more wait.
+const MENDS_MAX: usize = 8;
 
 /// Channels that are forgotten in one heartbeat.
 const UNWANTED_PER_BEAT_MAX: usize = 10_000;
@@ -134,6 +139,8 @@ pub struct FeederStats {
     pub refused_total: AtomicU64,
     /// Times that announcements were interrupted.
     pub interrupted_total: AtomicU64,
+    /// Times that a log was found to have lost its tail.
+    pub lost_tails_total: AtomicU64,
 }
 
 /// Asks the feeder. A clone asks the same one; it ends with the last of them.
@@ -185,15 +192,18 @@ pub(crate) struct Feeder<S, E> {
     edges: BTreeMap<EdgeId, E>,
     follow_jobs: mpsc::Sender<FollowJob<E>>,
     ranges: Arc<Semaphore>,
+    mends: Arc<Semaphore>,
+    retention: Retention,
     stats: Arc<FeederStats>,
 }
 
 impl<S: Store, E: EdgeSink> Feeder<S, E> {
-    /// Starts a feeder whose packets are from `from`. Must be called within a tokio runtime.
+    /// Starts a feeder whose packets are from `from`, and whose own events are kept for `retention`.
+    /// Must be called within a tokio runtime.
     pub(crate) fn start(
         store: S,
         heads: HeadsReader,
-        from: Bytes,
+        (from, retention): (Bytes, Retention),
         stats: Arc<FeederStats>,
     ) -> FeederHandle<E> {
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
@@ -210,6 +220,8 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
             edges: BTreeMap::new(),
             follow_jobs,
             ranges: Arc::new(Semaphore::new(RANGES_MAX)),
+            mends: Arc::new(Semaphore::new(MENDS_MAX)),
+            retention,
             stats,
         };
         tokio::spawn(feeder.run(waiting, announcements, heads_read));
@@ -349,7 +361,7 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     /// Heads were read: for an edge that asked, or because some may have moved unseen.
     fn handle_heads(&mut self, read: &HeadsRead<E>) {
         let mut moved: BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> = BTreeMap::new();
-        let (mut doubtful, mut gone) = (Vec::new(), HashSet::new());
+        let (mut doubtful, mut gone, mut lost) = (Vec::new(), HashSet::new(), Vec::new());
         for (name, head) in read.names.iter().zip(&read.heads) {
             match self.table.handle_head(name, head, read.asked) {
                 HeadNews::None => {}
@@ -364,6 +376,9 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
                         self.send_to(self.table.edges(name), &packet);
                     }
                 }
+                HeadNews::Lost(seen) => {
+                    lost.push(LostTail { channel: name.clone(), head: *head, seen });
+                }
                 HeadNews::Doubtful => doubtful.push(name.clone()),
             }
         }
@@ -373,11 +388,44 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
         if let Purpose::Answer { edge, has } = &read.purpose {
             // It gets all heads below.
             moved.remove(&edge.id());
+            lost.extend(self.lost_to_edge(read, has));
             self.answer_feed(edge, read, has, &gone);
+        }
+        if !lost.is_empty() {
+            self.mend(lost);
         }
         for (edge, heads) in moved {
             self.send_heads(edge, &heads);
         }
+    }
+
+    /// Of the channels that an edge wants to be fed, those that it has further than the store has, and
+    /// than this feeder has seen. What an edge has it had from a feeder, before this was read.
+    fn lost_to_edge(&self, read: &HeadsRead<E>, has: &[Option<Cursor>]) -> Vec<LostTail> {
+        let of_all = read.names.iter().zip(&read.heads).zip(has);
+        of_all
+            .filter_map(|((name, head), has)| {
+                let seen = (*has)?;
+                let is_lost = head.id != Cursor::START && seen > self.table.head(name).max(head.id);
+                is_lost.then(|| LostTail { channel: name.clone(), head: *head, seen })
+            })
+            .collect()
+    }
+
+    /// Lets logs go on that have lost their tail, in a task of its own.
+    fn mend(&self, lost: Vec<LostTail>) {
+        self.stats.lost_tails_total.fetch_add(lost.len() as u64, Ordering::Relaxed);
+        let (store, retention, mends) = (self.store.clone(), self.retention, self.mends.clone());
+        // What is learned from now on is newer than what is read again as of now.
+        let (jobs, asked) = (self.follow_jobs.clone(), self.table.asked());
+        tokio::spawn(async move {
+            let Ok(_permit) = mends.acquire_owned().await else { return };
+            let doubtful = mend(&store, retention, lost).await;
+            if !doubtful.is_empty() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                let _ = jobs.send(FollowJob::Reread(doubtful, asked)).await;
+            }
+        });
     }
 
     /// Answers a `feed`: for each channel what the edge does not have yet, and its head (H-43). Those

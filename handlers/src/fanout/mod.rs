@@ -8,6 +8,7 @@
 //! | `heads` | reads heads, for all who ask at once |
 //! | `feeder`, `table` | what is appended goes to the edges whose clients read it |
 //! | `following`, `ranges` | what the feeder must not wait for |
+//! | `lost` | what it does when the store has lost events |
 //! | `packets` | what it sends |
 //!
 //! Nothing in here belongs to a connection: any fanout process answers any subscriber and feeds any
@@ -17,6 +18,7 @@ mod feeder;
 mod following;
 mod heads;
 mod history;
+mod lost;
 mod packets;
 mod params;
 mod ranges;
@@ -38,12 +40,12 @@ use self::subscribe::Subscribe;
 use crate::attach::Response;
 use crate::auth::Verifier;
 use crate::health::Draining;
-use crate::store::Store;
+use crate::store::{Retention, Store};
 use crate::web::RequestHead;
 
 /// The fanout role of one process.
 pub(crate) struct Fanout<S, E> {
-    subscribe: Subscribe,
+    subscribe: Subscribe<S>,
     history: History<S, E>,
     feeder: FeederHandle<E>,
     stats: Arc<FeederStats>,
@@ -56,17 +58,26 @@ pub(crate) struct FanoutConfig {
     pub(crate) close_at_expiry: bool,
     /// The instance id: the `from` of the feeder's packets.
     pub(crate) from: Bytes,
+    /// How long the feeder's own events are kept.
+    pub(crate) retention: Retention,
     pub(crate) draining: Draining,
 }
 
 impl<S: Store, E: EdgeSink> Fanout<S, E> {
     /// Starts the feeder. Must be called within a tokio runtime.
     pub(crate) fn start(store: S, config: FanoutConfig) -> Self {
-        let FanoutConfig { verifier, close_at_expiry, from, draining } = config;
+        let FanoutConfig { verifier, close_at_expiry, from, retention, draining } = config;
         let heads = HeadsReader::new(store.clone());
         let stats = Arc::new(FeederStats::default());
-        let feeder = Feeder::start(store.clone(), heads.clone(), from, Arc::clone(&stats));
-        let subscribe = Subscribe { verifier: verifier.clone(), heads, close_at_expiry };
+        let feeder =
+            Feeder::start(store.clone(), heads.clone(), (from, retention), Arc::clone(&stats));
+        let subscribe = Subscribe {
+            store: store.clone(),
+            verifier: verifier.clone(),
+            heads,
+            retention,
+            close_at_expiry,
+        };
         let history = History { store, verifier, feeder: feeder.clone(), draining };
         Fanout { subscribe, history, feeder, stats }
     }

@@ -14,6 +14,7 @@
 //! | names none | | before the oldest event that is kept |
 //! | says `$` | | at the head, also if that is an END: what comes then is a new epoch. It is told the id |
 //! | has the END | has ended | not at all: it has everything. If that is so for all its channels, 204 |
+//! | is beyond the head | has lost its tail | there: the log goes on beyond what it lost ([`mend_if_torn`]), and the edge tells it of the gap |
 //! | is beyond the head | is there | at the head, and is told of a gap: its log is gone |
 //! | names any other | | there. If that is before what is kept, the edge tells it of the gap |
 //!
@@ -34,11 +35,12 @@ use zhttp::Cursor;
 use zhttp::hold::Format;
 
 use super::heads::HeadsReader;
+use super::lost::{LostTail, mend_if_torn};
 use super::params::{Start, Subscription};
 use crate::attach::{HeldChannel, Hold, Response};
 use crate::auth::{AuthError, LEEWAY_S, Verifier};
 use crate::control::gap_data;
-use crate::store::{ChannelName, GapReason, Head};
+use crate::store::{ChannelName, GapReason, Head, Retention, Store, StoreError};
 use crate::web::{self, RequestHead};
 
 /// Where the route begins.
@@ -67,14 +69,17 @@ const BEFORE_ALL_LOGS: Cursor = Cursor::new(1, 0);
 
 /// Answers subscribers.
 #[derive(Debug)]
-pub(crate) struct Subscribe {
+pub(crate) struct Subscribe<S> {
+    pub(crate) store: S,
     pub(crate) verifier: Verifier,
     pub(crate) heads: HeadsReader,
+    /// How long its own events are kept.
+    pub(crate) retention: Retention,
     /// Whether a connection is closed when its token has expired.
     pub(crate) close_at_expiry: bool,
 }
 
-impl Subscribe {
+impl<S: Store> Subscribe<S> {
     /// Answers at `now_ms`, in milliseconds since 1970. `can_hold` says whether the edge holds
     /// connections.
     pub(crate) async fn answer(
@@ -105,7 +110,7 @@ impl Subscribe {
         let expires = self
             .close_at_expiry
             .then(|| Duration::from_secs((expires_s + LEEWAY_S).saturating_sub(now_s).max(1)));
-        match self.heads.read(subscription.channels.clone()).await {
+        match self.read_heads(&subscription).await {
             Ok(heads) => placed(&subscription, &heads, now_ms, expires),
             Err(error) => {
                 tracing::warn!(%error, "a subscriber came while the store is away");
@@ -116,6 +121,22 @@ impl Subscribe {
                 }
             }
         }
+    }
+
+    /// The heads of its channels. If it is beyond one, and that log has lost its tail, the log has gone
+    /// on when this returns.
+    async fn read_heads(&self, subscription: &Subscription) -> Result<Vec<Head>, StoreError> {
+        let channels = &subscription.channels;
+        let heads = self.heads.read(channels.clone()).await?;
+        let mut is_old = false;
+        for (channel, &head) in channels.iter().zip(&heads) {
+            let Start::After(seen) = subscription.start.in_channel(channel) else { continue };
+            if head.id != Cursor::START && seen > head.id {
+                let lost = LostTail { channel: channel.clone(), head, seen };
+                is_old |= mend_if_torn(&self.store, self.retention, lost).await;
+            }
+        }
+        if is_old { self.heads.read(channels.clone()).await } else { Ok(heads) }
     }
 
     /// Until when the token is good, in seconds since 1970.

@@ -8,7 +8,9 @@
 //! A head that is heard of can be older than one heard before, since reads and announcements come
 //! on different ways: then it is ignored. But that there is *no* log is news: a log does not shrink
 //! to nothing but by its deletion or expiry. Those who were live in it would wait in vain, so the
-//! table says so ([`HeadNews::Gone`]), once, unless the log had ended: then its readers know.
+//! table says so ([`HeadNews::Gone`]), once, unless the log had ended: then its readers know. And that
+//! a log is *shorter* than it was is news, if it was read for certain after that was known: then the
+//! store has lost its tail ([`HeadNews::Lost`]).
 //!
 //! That news must not be older than the log. A channel that is read for the first time is often
 //! published to in the same moment: the read finds nothing, the first event is announced, and only
@@ -90,6 +92,8 @@ pub(super) enum HeadNews {
     Moved,
     /// The log is gone, and had not ended. This was its last event.
     Gone(Cursor),
+    /// The log ends before this event, which was in it.
+    Lost(Cursor),
     /// There was no log when it was read, but one may have come since: it is to be read again.
     Doubtful,
 }
@@ -241,6 +245,9 @@ impl Table {
             fed.last = if had_ended { last } else { last.plus(1) };
             return if had_ended { HeadNews::None } else { HeadNews::Gone(last) };
         }
+        if head.id < fed.head && fed.learned <= asked.0 {
+            return HeadNews::Lost(fed.head);
+        }
         if head.id <= fed.head {
             return HeadNews::None;
         }
@@ -350,8 +357,9 @@ mod tests {
         assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::None, "not followed");
         table.handle_feed(&channel, 0);
         assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::Moved);
+        let before = table.asked();
         assert!(table.handle_event(&channel, &event(at(4), at(3), "")));
-        assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::None);
+        assert_eq!(table.handle_head(&channel, &head(3), before), HeadNews::None);
         assert_eq!(table.head(&channel), at(4));
         assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::Gone(at(4)));
         assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::None);
@@ -359,6 +367,21 @@ mod tests {
         let new = event(Cursor::new(6, 1), Cursor::START, "");
         table.handle_event(&channel, &new);
         assert_eq!(table.head(&channel), new.id);
+    }
+
+    #[test]
+    fn a_log_that_is_shorter_than_it_was_has_lost_its_tail() {
+        let mut table = Table::default();
+        let channel = room("a");
+        table.handle_feed(&channel, 0);
+        table.handle_event(&channel, &event(at(4), at(3), ""));
+        assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::Lost(at(4)));
+        // Until it has gone on, beyond what was lost.
+        assert_eq!(read(&mut table, &channel, &head(3)), HeadNews::Lost(at(4)));
+        let next = Cursor::new(6, 1);
+        table.handle_event(&channel, &event(next, at(3), ""));
+        assert_eq!(read(&mut table, &channel, &Head { id: next, ..head(3) }), HeadNews::None);
+        assert_eq!(table.head(&channel), next);
     }
 
     #[test]

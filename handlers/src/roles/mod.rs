@@ -96,7 +96,8 @@ impl<S: Store> Handlers<S> {
         let fanout = subscriber.map(|verifier| {
             let from = Bytes::from(id.clone().into_bytes());
             let (draining, close_at_expiry) = (health.draining(), limits.close_at_expiry);
-            let config = FanoutConfig { verifier, close_at_expiry, from, draining };
+            let retention = limits.retention();
+            let config = FanoutConfig { verifier, close_at_expiry, from, retention, draining };
             Fanout::<S, EdgeSender>::start(store.clone(), config)
         });
         let feeder = fanout.as_ref().map(|fanout| fanout.feeder().clone());

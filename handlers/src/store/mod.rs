@@ -14,6 +14,13 @@
 //! store's clock in milliseconds when it began, or one more than the last epoch of that channel if
 //! the clock says less; it never comes again, not after a deletion and not after a restart.
 //!
+//! An append also begins a new epoch if events behind the head may have been lost: acknowledged,
+//! perhaps read, and then forgotten by a failover of Redis or by a power cut. So no id is ever given
+//! to two events, and a reader that has more than the log finds that no event follows its cursor: it
+//! is told of a gap, by the same comparison as everywhere. [`Conditions::beyond`] and
+//! [`Conditions::torn`] are for those who find such readers, to let the log go on before the next
+//! message does.
+//!
 //! Every event has a predecessor, [`StoredEvent::prev`]: the event before it in the log, or `0-0`
 //! if the log was new with it. So whether a reader misses something is decided in the same way
 //! everywhere, across epochs, trims and deletions: `event.prev == cursor`, or else there is a gap.
@@ -38,7 +45,8 @@
 //! # Failure
 //!
 //! Every operation ends within seconds. While Redis is away, operations fail at once with
-//! [`StoreError::Unavailable`], and work again by themselves soon after it is back. An append that
+//! [`StoreError::Unavailable`], and work again by themselves soon after it is back, or soon after a
+//! replica has taken its place. On a cluster that is so for the channels of a node each. An append that
 //! failed so may have been done or not; sent again with its message id, it is done once.
 
 mod embedded;
@@ -108,7 +116,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Head>, StoreError>> + Send;
 
     /// Begins to follow channels, none at first. One following serves a whole process: with Redis
-    /// each has a connection of its own.
+    /// each has connections of its own.
     ///
     /// Must be called within a tokio runtime.
     fn follow(&self) -> (FollowHandle, FollowStream);
@@ -194,7 +202,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// If the store failed.
     fn now_ms(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Whether the store works: asks it for the smallest thing.
+    /// Whether the store works: asks it for the smallest thing, and whether what is followed is heard.
     ///
     /// # Errors
     ///

@@ -73,6 +73,13 @@ pub struct Conditions {
     pub fence: Option<Cursor>,
     /// The channel must not have ended.
     pub open: bool,
+    /// A cursor that a reader has got and that lies beyond the head, since the log lost its tail: the
+    /// event begins a new epoch, larger than the cursor's. Says nothing to a channel without events.
+    pub beyond: Option<Cursor>,
+    /// The log may have lost its tail since the last append: the server is another one, or was
+    /// started anew after it went down over it. For those who heard of a loss from somebody whom
+    /// they need not believe.
+    pub torn: bool,
     /// How fast the channel may grow.
     pub rate: Option<Rate>,
     /// How much is kept, and for how long.
@@ -189,7 +196,8 @@ pub struct Gap {
 pub enum GapReason {
     /// The log outgrew its retention.
     Trimmed,
-    /// The log in which the reader stood is gone; this is another one of the same name.
+    /// The log in which the reader stood is gone; this is another one of the same name, or the same
+    /// one without what the reader had last.
     Recreated,
 }
 
@@ -211,6 +219,9 @@ impl Gap {
     /// this name fits no event of this one. The place before the first event of an epoch,
     /// `<epoch>-0`, is contiguous with that event too: a reader is put there after a gap (H-56). A
     /// cursor at or beyond the head misses nothing: there is nothing that it could get.
+    ///
+    /// A cursor between two events that follow each other is of a tail that was lost: what its
+    /// reader had last is in the log no more, so this is, to it, another log.
     pub(crate) fn between(
         after: Cursor,
         first: Option<&StoredEvent>,
@@ -225,7 +236,7 @@ impl Gap {
             Some(event) => (event.prev, event.id),
             None => (head, head.plus(1)),
         };
-        let of_this_log = after == Cursor::START || after.epoch >= born;
+        let of_this_log = after == Cursor::START || (after.epoch >= born && after <= prev);
         let reason = if of_this_log { GapReason::Trimmed } else { GapReason::Recreated };
         Some(Gap { prev, first, reason })
     }
@@ -353,5 +364,8 @@ mod tests {
         assert_eq!(gap(at(20, 4), None), trimmed(head, at(20, 6)));
         let recreated = Gap { prev: at(20, 3), first: at(20, 4), reason: GapReason::Recreated };
         assert_eq!(gap(at(9, 100), first), Some(recreated));
+        // Of a tail that was lost: the log went on from 10-7 with 20-1.
+        let lost = Gap { prev: at(10, 7), first: at(20, 1), reason: GapReason::Recreated };
+        assert_eq!(gap(at(10, 9), Some((at(20, 1), at(10, 7)))), Some(lost));
     }
 }

@@ -158,21 +158,26 @@ struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    /// Puts acknowledgements in order, and checks that they are a log.
+    /// Puts acknowledgements in order, and checks that they are a log: without holes in an epoch, and a new epoch, as a
+    /// restart of the store begins one, from its first offset on.
     fn of(number: usize, acks: &'a [Ack], verdict: &mut Verdict) -> Self {
         let mut acks: Vec<&Ack> = acks.iter().collect();
         acks.sort_by_key(|ack| ack.cursor);
-        let epoch = acks.first().map_or(0, |ack| ack.cursor.epoch);
         let mut newest: HashMap<u64, u64> = HashMap::new();
-        for (expected, ack) in (1..).map(|offset| Cursor::new(epoch, offset)).zip(&acks) {
-            if ack.cursor != expected {
+        let mut before = Cursor::START;
+        for ack in &acks {
+            let id = ack.cursor;
+            let expected =
+                if id.epoch == before.epoch { before.plus(1) } else { Cursor::new(id.epoch, 1) };
+            if id != expected {
                 // From here on nothing fits any more.
-                verdict.blame(format!("channel {number}: {} in place of {expected}", ack.cursor));
+                verdict.blame(format!("channel {number}: {id} in place of {expected}"));
                 break;
             }
-            let before = newest.insert(ack.publisher, ack.sequence);
-            if before.is_some_and(|before| before >= ack.sequence) {
-                verdict.blame(format!("channel {number}: {expected} is out of its order"));
+            before = id;
+            let earlier = newest.insert(ack.publisher, ack.sequence);
+            if earlier.is_some_and(|earlier| earlier >= ack.sequence) {
+                verdict.blame(format!("channel {number}: {id} is out of its order"));
             }
         }
         Log { number, events: acks.into_iter().map(|ack| (ack.cursor, ack)).collect() }

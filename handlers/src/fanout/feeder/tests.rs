@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use super::super::packets::tests::shown;
 use super::*;
-use crate::store::{EventKind, NewEvent};
+use crate::store::contract::{ALL, ClusterServers, RedisServer};
+use crate::store::{EventKind, NewEvent, RedisStore};
 use crate::testing::{TestStore, eventually};
 
 /// An edge that records its packets, and takes none while it is full.
@@ -91,7 +92,7 @@ fn start<S: Store>(store: S) -> (FeederHandle<Recorder>, Arc<FeederStats>) {
     let stats = Arc::new(FeederStats::default());
     let heads = HeadsReader::new(store.clone());
     let from = Bytes::from_static(b"fan");
-    (Feeder::start(store, heads, from, Arc::clone(&stats)), stats)
+    (Feeder::start(store, heads, (from, Retention::default()), Arc::clone(&stats)), stats)
 }
 
 fn room(name: &str) -> ChannelName {
@@ -253,7 +254,8 @@ impl EdgeSink for Broken {
 async fn a_feeder_that_fails_is_noticed() {
     let store = TestStore::open().await;
     let heads = HeadsReader::new(store.clone());
-    let feeder = Feeder::start(store, heads, Bytes::from_static(b"fan"), Arc::default());
+    let from = Bytes::from_static(b"fan");
+    let feeder = Feeder::start(store, heads, (from, Retention::default()), Arc::default());
     assert!(!feeder.has_ended());
     feeder.send(Input::Feed(Broken, vec![("o:a".to_owned(), None)])).await;
     feeder.ended().await;
@@ -295,7 +297,7 @@ async fn names_that_are_none_of_ours_are_passed_over() {
 /// The same over Redis, whose announcements can be interrupted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_an_interruption_edges_are_told_what_moved() {
-    let mut server = crate::store::contract::RedisServer::prepare(true);
+    let mut server = RedisServer::prepare(true);
     server.resume().await;
     let store = server.open().await;
     let append = |data: &'static str| {
@@ -327,4 +329,121 @@ async fn after_an_interruption_edges_are_told_what_moved() {
     }
     // Whether it was announced or not, the edge hears of it.
     edge.until(&format!("heads o:a={}", last.unwrap())).await;
+}
+
+#[tokio::test]
+async fn an_edge_that_has_more_than_the_store_is_told() {
+    let bench = Bench::new().await;
+    let head = bench.store.put(&room("a"), "1", false).await;
+    bench.store.put(&room("b"), "1", true).await;
+    let ended = bench.store.heads(&[room("b")]).await.unwrap()[0].id;
+    let edge = Recorder::new(0);
+    // Another feeder told it of those events, before they were lost.
+    bench.feed(&edge, &[("o:a", Some(head.plus(3))), ("o:b", Some(ended.plus(1)))]).await;
+    let next = Cursor::new(head.epoch + 1, 1);
+    eventually("the logs go on", || async {
+        let heads = bench.store.heads(&[room("a"), room("b")]).await.unwrap();
+        heads[0].id > head.plus(3) && heads[1].id > ended.plus(1) && heads[1].ended
+    })
+    .await;
+    let heads = bench.store.heads(&[room("a"), room("b")]).await.unwrap();
+    assert!(heads[0].id >= next);
+    edge.until(&format!("events o:a {}-0 prev {head}: !failover", heads[0].id.epoch)).await;
+    edge.until(&format!("events o:b {}-0 prev {ended}: !failover.", heads[1].id.epoch)).await;
+    assert_eq!(bench.stats.lost_tails_total.load(Ordering::Relaxed), 2);
+    // Another edge that says so is behind now, and gets the same.
+    let late = Recorder::new(1);
+    bench.feed(&late, &[("o:a", Some(head.plus(3)))]).await;
+    late.until(&format!("gap o:a {} {} recreated", head.plus(3), heads[0].id)).await;
+    late.until(&format!("events o:a {}-0 prev {head}: !failover", heads[0].id.epoch)).await;
+    assert_eq!(bench.stats.lost_tails_total.load(Ordering::Relaxed), 2);
+}
+
+async fn append(store: &RedisStore, data: &str) -> Cursor {
+    let data = Bytes::copy_from_slice(data.as_bytes());
+    let event = NewEvent { message_id: None, end: false, kind: EventKind::Stream, data };
+    store.append(&room("a"), event, &Default::default()).await.unwrap().id
+}
+
+/// Two feeders feed an edge each. Events are appended that reach both, `keep` is done, more are, and
+/// `lose` makes the store go back to what it had at `keep`. Nobody publishes anything after that.
+async fn readers_of_a_lost_tail_are_told(
+    store: &RedisStore,
+    keep: impl Future<Output = ()>,
+    lose: impl Future<Output = ()>,
+) {
+    let edges = [Recorder::new(0), Recorder::new(1)];
+    let feeders = [start(store.clone()).0, start(store.clone()).0];
+    for (feeder, edge) in feeders.iter().zip(&edges) {
+        feeder.send(Input::Feed(edge.clone(), vec![("o:a".to_owned(), None)])).await;
+        edge.until("heads o:a=0-0").await;
+    }
+    append(store, "1").await;
+    let kept = append(store, "2").await;
+    keep.await;
+    append(store, "3").await;
+    let lost = append(store, "4").await;
+    for edge in &edges {
+        // In whichever packet.
+        let is_last = |packet: &String| packet.starts_with("events") && packet.ends_with(" 4");
+        eventually("the last event", || async { edge.packets().iter().any(is_last) }).await;
+    }
+    lose.await;
+    eventually("the log goes on", || async {
+        store.heads(&[room("a")]).await.is_ok_and(|heads| heads[0].id > lost)
+    })
+    .await;
+    // It is told once, whoever noticed.
+    let range = store.range(&room("a"), kept, ALL).await.unwrap();
+    let next = range.head.id;
+    let ids: Vec<Cursor> = range.events.iter().map(|event| event.id).collect();
+    assert_eq!((ids, range.events[0].prev, range.gap), (vec![next], kept, None));
+    assert_eq!(next.offset, 1);
+    let told = format!("events o:a {}-0 prev {kept}: !failover", next.epoch);
+    for (feeder, edge) in feeders.iter().zip(&edges) {
+        // Announced, or named in the heads, after which the edge asks.
+        eventually("the edge hears of it", || async {
+            let packets = edge.packets();
+            packets.contains(&told) || packets.contains(&format!("heads o:a={next}"))
+        })
+        .await;
+        let wanted = RangeWanted { channel: "o:a".to_owned(), after: lost, bytes: 0 };
+        feeder.send(Input::Range(edge.clone(), wanted)).await;
+        let packets = edge.until(&format!("gap o:a {lost} {next} recreated")).await;
+        let gap = packets.iter().position(|packet| packet.starts_with("gap")).unwrap();
+        eventually("what follows the gap", || async { edge.packets()[gap..].contains(&told) })
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_back_older_loses_no_reader() {
+    let mut server = RedisServer::prepare(false);
+    server.resume().await;
+    let store = server.open().await;
+    let server = tokio::sync::Mutex::new(server);
+    let keep = async { server.lock().await.ask::<()>(&["SAVE"]).await };
+    let lose = async {
+        let mut server = server.lock().await;
+        server.kill();
+        server.resume().await;
+    };
+    readers_of_a_lost_tail_are_told(&store, keep, lose).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lacks_the_last_events_loses_no_reader() {
+    let servers = ClusterServers::start(3).await;
+    let store = servers.open().await;
+    let (_, master) = servers.slot_and_master("o:a").await;
+    let (old, new) = (&servers.nodes[master], &servers.nodes[3 + master]);
+    let keep = async {
+        new.wait_until_equal(old).await;
+        old.stop_replication().await;
+    };
+    let lose = async {
+        old.signal("-KILL");
+        new.ask::<()>(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await;
+    };
+    readers_of_a_lost_tail_are_told(&store, keep, lose).await;
 }

@@ -13,6 +13,7 @@ use super::*;
 use crate::attach::EdgeSender;
 use crate::auth::Role;
 use crate::health::Health;
+use crate::store::Retention;
 use crate::testing::{NOW_MS, TestStore, answer, eventually, token, verifier};
 use crate::web::tests::head_of;
 
@@ -30,7 +31,8 @@ impl Bench {
         let heads = HeadsReader::new(store.clone());
         let stats = Arc::new(FeederStats::default());
         let from = Bytes::from_static(b"fan");
-        let feeder = Feeder::start(store.clone(), heads, from, Arc::clone(&stats));
+        let feeder =
+            Feeder::start(store.clone(), heads, (from, Retention::default()), Arc::clone(&stats));
         let health = Health::new();
         let draining = health.draining();
         let verifier = verifier(Role::Subscriber);

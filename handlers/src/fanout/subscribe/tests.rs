@@ -6,6 +6,7 @@ use zhttp::composite;
 
 use super::*;
 use crate::auth::Role;
+use crate::store::contract::{RedisServer, append, event};
 use crate::testing::{NOW_MS, NOW_S, TestStore, answer, header, token, token_at, verifier};
 use crate::web::tests::{head_of, headers_of};
 
@@ -15,7 +16,7 @@ fn room(name: &str) -> ChannelName {
 
 struct Bench {
     store: TestStore,
-    subscribe: Subscribe,
+    subscribe: Subscribe<TestStore>,
     token: String,
 }
 
@@ -24,7 +25,9 @@ impl Bench {
         let store = TestStore::open().await;
         let heads = HeadsReader::new(store.clone());
         let verifier = verifier(Role::Subscriber);
-        let subscribe = Subscribe { verifier, heads, close_at_expiry: false };
+        let (inner, retention) = (store.clone(), Retention::default());
+        let subscribe =
+            Subscribe { store: inner, verifier, heads, retention, close_at_expiry: false };
         Bench { store, subscribe, token: token(Role::Subscriber, "acme", &["*"]) }
     }
 
@@ -203,6 +206,46 @@ async fn many_gaps_have_one_id_and_fit_a_packet() {
         assert_eq!(id.cursor_of(name), Some(cursor));
         assert_eq!(cursor == BEFORE_ALL_LOGS, index >= told);
     }
+}
+
+/// A server that has lost what was appended after its last snapshot, and nobody else who saw it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_a_lost_tail_is_put_where_it_is_told() {
+    let mut server = RedisServer::prepare(false);
+    server.resume().await;
+    let store = server.open().await;
+    let kept = append(&store, &room("a"), event("1")).await;
+    server.ask::<()>(&["SAVE"]).await;
+    let lost = append(&store, &room("a"), event("2")).await;
+    server.kill();
+    server.resume().await;
+    let store = server.open().await;
+    let subscribe = Subscribe {
+        store: store.clone(),
+        verifier: verifier(Role::Subscriber),
+        heads: HeadsReader::new(store.clone()),
+        retention: Retention::default(),
+        close_at_expiry: false,
+    };
+    let token = token(Role::Subscriber, "acme", &["*"]);
+    let ask = async |cursor: Cursor| {
+        let uri = format!("/events/acme?token={token}&channel_id=a&last_event_id={cursor}");
+        subscribe.answer(&head_of("GET", &uri, &[]), true, NOW_MS).await
+    };
+    // One that has what there is goes on, and causes nothing.
+    assert_eq!(held(&ask(kept).await), [("acme:a", kept)]);
+    assert_eq!(store.heads(&[room("a")]).await.unwrap()[0].id, kept);
+    // One that has more is held where it is, and behind it the log has gone on: the edge tells it.
+    let response = ask(lost).await;
+    assert_eq!((held(&response), answer(&response).1), (vec![("acme:a", lost)], "retry: 500\n\n"));
+    let head = store.heads(&[room("a")]).await.unwrap()[0].id;
+    assert!(head > lost && head.offset == 1, "{head} after {lost}");
+    // Once. What was never there is told by the response.
+    ask(lost).await;
+    let response = ask(head.plus(7)).await;
+    assert_eq!(held(&response), [("acme:a", head)]);
+    assert!(answer(&response).1.contains("recreated"));
+    assert_eq!(store.heads(&[room("a")]).await.unwrap()[0].id, head);
 }
 
 #[test]

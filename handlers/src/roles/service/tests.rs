@@ -16,6 +16,7 @@ async fn service(roles: Roles) -> RolesService<TestStore> {
             verifier: verifier(Role::Subscriber),
             close_at_expiry: false,
             from: "fan".into(),
+            retention: limits.retention(),
             draining: health.draining(),
         };
         Fanout::start(store.clone(), config)

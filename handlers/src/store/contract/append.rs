@@ -281,3 +281,29 @@ pub(super) async fn an_end_is_fenced<S: Store>(store: S) {
     assert!(!store.end(&channel, known.id, event("end"), retention).await.unwrap());
     assert_eq!(head(&store, &channel).await, known);
 }
+
+pub(super) async fn what_is_beyond_the_head_is_passed_by_a_new_epoch<S: Store>(store: S) {
+    let channel = room("beyond");
+    let first = append(&store, &channel, event("1")).await;
+    let lost = Cursor::new(first.epoch + 60_000, 7);
+    let passing = Conditions { fence: Some(first), beyond: Some(lost), ..Conditions::default() };
+    let next = store.append(&channel, event("2"), &passing).await.unwrap().id;
+    assert_eq!(next, Cursor::new(lost.epoch + 1, 1));
+    let range = store.range(&channel, first, ALL).await.unwrap();
+    assert_eq!((range.events.len(), range.events[0].prev, range.gap), (1, first, None));
+    // Whoever else wants to do so finds that it is done.
+    let again = store.append(&channel, event("2"), &passing).await;
+    assert_eq!(again, Err(AppendError::Conflict { head: next }));
+    // From then on the log goes on as any other.
+    assert_eq!(append(&store, &channel, event("3")).await, next.plus(1));
+}
+
+pub(super) async fn a_log_that_lost_nothing_is_not_torn<S: Store>(store: S) {
+    let (channel, unknown) = (room("not-torn"), room("not-torn-unknown"));
+    let torn = Conditions { torn: true, ..Conditions::default() };
+    let first = append(&store, &channel, event("1")).await;
+    let refused = store.append(&channel, event("2"), &torn).await;
+    assert_eq!(refused, Err(AppendError::Conflict { head: first }));
+    let refused = store.append(&unknown, event("2"), &torn).await;
+    assert_eq!(refused, Err(AppendError::Conflict { head: Cursor::START }));
+}

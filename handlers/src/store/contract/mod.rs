@@ -1,8 +1,10 @@
 //! The contract test-suite: what every store must do, run against each of them.
 //!
 //! A case is a function over any [`Store`], given a fresh one; [`contract!`] makes a test of it for
-//! each implementation. What only one of them has (a server that goes away, a directory that is
-//! opened again) is tested beside it, with the helpers that are here.
+//! each implementation. What takes long to start is started once for many cases, which then are one
+//! test, and emptied between them: for each module's with Sentinels, for all on a cluster. What only one of them has (a
+//! server that goes away, a directory that is opened again) is tested beside it, with the helpers that
+//! are here.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,15 +13,16 @@ mod cleanup;
 mod follow;
 mod model;
 mod read;
+mod servers;
 
 use std::future::Future;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
 use zhttp::Cursor;
+
+pub(crate) use self::servers::{ClusterServers, RedisServer, WatchedServers};
 
 use super::*;
 
@@ -34,6 +37,32 @@ macro_rules! contract {
                     super::$module::$case(server.open().await).await;
                 }
             )+)+
+        }
+
+        mod on_sentinel {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $module() {
+                    let servers = super::WatchedServers::start().await;
+                    $(
+                        println!("case {}", stringify!($case));
+                        super::$module::$case(servers.open().await).await;
+                        servers.flush().await;
+                    )+
+                }
+            )+
+        }
+
+        mod on_cluster {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn all() {
+                let servers = super::ClusterServers::start(0).await;
+                $($(
+                    println!("case {} {}", stringify!($module), stringify!($case));
+                    super::$module::$case(servers.open().await).await;
+                    servers.flush().await;
+                )+)+
+            }
         }
 
         mod on_embedded {
@@ -64,6 +93,8 @@ contract! {
         expect_compares_the_offset,
         one_of_many_with_the_same_expectation_wins,
         one_of_many_with_the_same_message_id_is_stored,
+        what_is_beyond_the_head_is_passed_by_a_new_epoch,
+        a_log_that_lost_nothing_is_not_torn,
         concurrent_appends_leave_no_hole,
         a_rate_refuses_and_says_exactly_until_when,
         what_is_refused_is_not_charged,
@@ -78,6 +109,7 @@ contract! {
         a_trimmed_log_shows_a_gap,
         trimming_is_exact_over_epochs,
         a_recreated_log_shows_a_gap,
+        a_cursor_of_a_lost_tail_shows_a_gap,
         heads_come_in_order_with_unknown_ones,
         a_new_epoch_is_the_stores_clock;
     cleanup:
@@ -105,7 +137,7 @@ pub(super) fn room(name: &str) -> ChannelName {
 }
 
 /// An event with that data.
-pub(super) fn event(data: &str) -> NewEvent {
+pub(crate) fn event(data: &str) -> NewEvent {
     let data = Bytes::copy_from_slice(data.as_bytes());
     NewEvent { message_id: None, end: false, kind: EventKind::Stream, data }
 }
@@ -126,10 +158,10 @@ pub(super) fn kept(retention: Retention) -> Conditions {
 }
 
 /// Limits that are never reached.
-pub(super) const ALL: RangeLimits = RangeLimits { events_max: u32::MAX, bytes_max: u64::MAX };
+pub(crate) const ALL: RangeLimits = RangeLimits { events_max: u32::MAX, bytes_max: u64::MAX };
 
 /// Appends without conditions.
-pub(super) async fn append(store: &impl Store, channel: &ChannelName, event: NewEvent) -> Cursor {
+pub(crate) async fn append(store: &impl Store, channel: &ChannelName, event: NewEvent) -> Cursor {
     let appended = store.append(channel, event, &Conditions::default()).await.unwrap();
     assert!(!appended.duplicate);
     appended.id
@@ -147,77 +179,5 @@ pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
     while !ask().await {
         assert!(start.elapsed() < patience, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// A Redis server of the test's own, on a unix socket in a directory of its own.
-pub(crate) struct RedisServer {
-    directory: tempfile::TempDir,
-    durable: bool,
-    child: Option<Child>,
-}
-
-impl RedisServer {
-    /// Starts one that keeps nothing on disk.
-    pub(super) async fn start() -> Self {
-        let mut server = RedisServer::prepare(false);
-        server.resume().await;
-        server
-    }
-
-    /// One that is not started yet; `durable` ones have what they acknowledged after a restart.
-    pub(crate) fn prepare(durable: bool) -> Self {
-        RedisServer { directory: tempfile::tempdir().unwrap(), durable, child: None }
-    }
-
-    fn socket(&self) -> String {
-        self.directory.path().join("redis.sock").display().to_string()
-    }
-
-    pub(super) fn url(&self) -> String {
-        format!("unix://{}", self.socket())
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    /// Starts the server, again if it was killed, and waits until it answers.
-    pub(crate) async fn resume(&mut self) {
-        let durable = if self.durable { "yes" } else { "no" };
-        let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--unixsocket", &self.socket(), "--save", ""]);
-        command.args(["--appendonly", durable, "--appendfsync", "always"]);
-        command.arg("--dir").arg(self.directory.path());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        self.child = Some(command.spawn().expect("redis-server is installed"));
-        let client = ::redis::Client::open(self.url()).unwrap();
-        eventually("the Redis server answers", || async {
-            let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
-                return false;
-            };
-            ::redis::cmd("DBSIZE").exec_async(&mut connection).await.is_ok()
-        })
-        .await;
-    }
-
-    /// Kills the server, as `kill -9` does.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            // The socket of a killed server remains; a new one would make it anew.
-            let _ = std::fs::remove_file(Path::new(&self.socket()));
-        }
-    }
-
-    pub(crate) async fn open(&self) -> RedisStore {
-        RedisStore::open(&self.url()).await.unwrap()
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -47,7 +47,8 @@ impl Oracle {
             self.events.iter().filter(|event| event.id > after).cloned().collect();
         let follows = |first: &StoredEvent| first.prev == after || first.id == after.plus(1);
         let gap = events.first().filter(|first| !follows(first)).map(|first| {
-            let reason = if after == Cursor::START || after.epoch >= self.born {
+            let of_this_log = after.epoch >= self.born && after <= first.prev;
+            let reason = if after == Cursor::START || of_this_log {
                 GapReason::Trimmed
             } else {
                 GapReason::Recreated

@@ -197,6 +197,21 @@ pub(super) async fn a_recreated_log_shows_a_gap<S: Store>(store: S) {
     assert_eq!((range.events[0].prev, range.gap), (Cursor::START, None));
 }
 
+pub(super) async fn a_cursor_of_a_lost_tail_shows_a_gap<S: Store>(store: S) {
+    let channel = room("lost");
+    let kept = append(&store, &channel, event("1")).await;
+    let lost = kept.plus(4);
+    let passing = Conditions { beyond: Some(lost), ..Conditions::default() };
+    let next = store.append(&channel, event("2"), &passing).await.unwrap().id;
+    // What lies between two events that follow each other was there, and is no more.
+    let gap = Gap { prev: kept, first: next, reason: GapReason::Recreated };
+    for after in [kept.plus(1), lost, lost.plus(9)] {
+        let range = store.range(&channel, after, ALL).await.unwrap();
+        assert_eq!((range.events.len(), range.gap), (1, Some(gap)), "after {after}");
+    }
+    assert_eq!(store.range(&channel, kept, ALL).await.unwrap().gap, None);
+}
+
 pub(super) async fn heads_come_in_order_with_unknown_ones<S: Store>(store: S) {
     assert_eq!(store.heads(&[]).await.unwrap(), []);
     let (one, two) = (room("heads-one"), room("heads-two"));

@@ -169,8 +169,9 @@ impl Index {
         }
         let head = log.map_or(Cursor::START, Log::head_id);
         let ended = log.is_some_and(|log| log.ended);
-        let fenced_off =
-            conditions.fence.is_some_and(|fence| fence != head) || (conditions.open && ended);
+        let fenced_off = conditions.fence.is_some_and(|fence| fence != head)
+            || (conditions.open && ended)
+            || (conditions.torn && !log.is_some_and(|log| log.torn));
         if fenced_off || conditions.expect.is_some_and(|expect| expect != head.offset) {
             return Err(AppendError::Conflict { head });
         }
@@ -210,7 +211,10 @@ impl Index {
         let channel = self.channels.entry(name.clone()).or_default();
         let log = match channel.log.as_mut() {
             Some(log) => {
-                log.push(now.ms(), event.end);
+                // A reader is further than the log: what it has got last is lost.
+                log.torn |= conditions.beyond.is_some();
+                let passed = conditions.beyond.map_or(0, |lost| lost.epoch + 1);
+                log.push(now.ms().max(passed), event.end);
                 log
             }
             None => {

@@ -1,7 +1,7 @@
 -- Appends an event to a channel's log, if its conditions hold (`store/mod.rs`, "Appends").
 --
 -- KEYS  1 log     stream: the events; entry ids are event ids
---       2 meta    hash: epoch, offset, ended, born, expires
+--       2 meta    hash: epoch, offset, ended, born, expires, generation
 --       3 grave   string: the epoch of a log that was deleted lately
 --       4 rate    string: messages in the current window; its TTL is the window
 --       5 live    pub/sub channel of the announcements
@@ -9,7 +9,16 @@
 -- ARGV  1 kind  2 end (0, 1)  3 data  4 expected offset or ''  5 fence or ''
 --       6 messages in a rate window or ''  7 the window in ms
 --       8 ttl in ms  9 dedup ttl in ms  10 history max  11 must not have ended (0, 1)
+--       12 epoch that must be passed, or ''  13 PUBLISH, or SPUBLISH on a cluster
+--       14 the last append must have been on another server (0, 1)
 -- Returns {0, id}: appended · {1, id}: a duplicate · {2, head}: conflict · {3, ms}: rate limited
+--
+-- A server that was promoted or restarted may lack what the one before it acknowledged last, and
+-- readers may have it. So the log never goes on in the same epoch there: each such server has a
+-- generation of its own (its `master_replid`), and the first append that finds another one than the
+-- last append did begins a new epoch, as after an END. The script asks for it itself, which costs
+-- 5 us: what a client learned when it connected is wrong after its server was demoted and promoted
+-- again, and would hide just the loss that matters.
 --
 -- The first write is the XADD: should the server refuse writes (out of memory), nothing was done.
 
@@ -18,6 +27,7 @@ local kind, is_end, data = ARGV[1], ARGV[2], ARGV[3]
 local expect, fence = ARGV[4], ARGV[5]
 local rate_max, rate_per = tonumber(ARGV[6]), tonumber(ARGV[7])
 local ttl, dedup_ttl, history_max = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
+local beyond, announce = tonumber(ARGV[12]), ARGV[13]
 
 -- Numbers are doubles here: exact below 2^53, which epochs and offsets never reach.
 local function text(number) return string.format('%.0f', number) end
@@ -25,7 +35,9 @@ local function text(number) return string.format('%.0f', number) end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
-local known = redis.call('HMGET', meta, 'epoch', 'offset', 'ended', 'born')
+local generation = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+
+local known = redis.call('HMGET', meta, 'epoch', 'offset', 'ended', 'born', 'generation')
 local epoch, offset = tonumber(known[1]), tonumber(known[2])
 local ended, born = known[3] == '1', tonumber(known[4])
 local head = '0-0'
@@ -40,6 +52,8 @@ end
 if expect ~= '' and tonumber(expect) ~= (offset or 0) then return {2, head} end
 if fence ~= '' and fence ~= head then return {2, head} end
 if ended and ARGV[11] == '1' then return {2, head} end
+local torn = known[5] and known[5] ~= generation
+if ARGV[14] == '1' and not torn then return {2, head} end
 
 local used = 0
 if rate_max then
@@ -57,8 +71,8 @@ if not epoch then
   redis.call('DEL', log)
   epoch, offset = math.max(now, tonumber(redis.call('GET', grave) or '0') + 1), 1
   born = epoch
-elseif ended then
-  epoch, offset = math.max(now, epoch + 1), 1
+elseif ended or beyond or torn then
+  epoch, offset = math.max(now, epoch + 1, (beyond or 0) + 1), 1
 else
   offset = offset + 1
 end
@@ -71,7 +85,7 @@ end
 redis.call('XADD', log, 'MAXLEN', '=', history_max, id, unpack(fields))
 redis.call('PEXPIRE', log, ttl)
 redis.call('HSET', meta, 'epoch', text(epoch), 'offset', text(offset), 'ended', is_end,
-  'born', text(born), 'expires', text(now + ttl))
+  'born', text(born), 'expires', text(now + ttl), 'generation', generation)
 redis.call('PEXPIRE', meta, ttl)
 
 if rate_max then
@@ -85,5 +99,5 @@ if dedup and dedup_ttl > 0 then redis.call('SET', dedup, id, 'PX', dedup_ttl) en
 
 -- Without holes within an epoch, the predecessor of any other event is known by its id.
 local prev = head
-redis.call('PUBLISH', live, 'E ' .. id .. ' ' .. prev .. ' ' .. is_end .. ' ' .. kind .. '\n' .. data)
+redis.call(announce, live, 'E ' .. id .. ' ' .. prev .. ' ' .. is_end .. ' ' .. kind .. '\n' .. data)
 return {0, id}

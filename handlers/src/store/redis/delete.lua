@@ -3,6 +3,7 @@
 -- KEYS  1 log  2 meta  3 grave  4 live       (as in append.lua)
 -- ARGV  1 the head that it must have, or ''
 --       2 how long its epoch is remembered, in ms
+--       3 PUBLISH, or SPUBLISH on a cluster
 -- Returns 1 if the log is gone, 0 if it was kept or there was nothing to delete
 
 local known = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
@@ -15,5 +16,5 @@ if ARGV[1] == '' and not known[1] then return 0 end
 -- A log that expired needs no grave: the clock has moved on meanwhile.
 if known[1] then redis.call('SET', KEYS[3], known[1], 'PX', ARGV[2]) end
 redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('PUBLISH', KEYS[4], 'D')
+redis.call(ARGV[3], KEYS[4], 'D')
 return 1

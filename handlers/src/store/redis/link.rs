@@ -1,115 +1,53 @@
-//! The connection for commands: one for a process, multiplexed, and made again when it is lost.
+//! The connection for commands to one server: one for a process, multiplexed, and made again when it
+//! is lost.
 //!
 //! A task keeps the connection. Whoever wants to send a command takes the connection that is there,
 //! or is told at once that there is none: while Redis is away nobody waits for a timeout, and
 //! nothing piles up. The task tries again after 50 ms, and then less often, up to every 500 ms.
 //!
 //! A connection is lost when the server closes it (RESP3 tells us without being asked), when a
-//! command finds it broken, and also when a command gets no answer in time: through a dead network
-//! path nothing comes back, no error either, until the kernel gives up after a quarter of an hour.
+//! command finds it broken, and also when a command gets no answer in time. It is given up when the
+//! server is no master any more: when it refuses a write (`READONLY`), or Sentinels name another one.
+//! A connection is made to masters only, so an operator's `redis://` to a replica is an error that
+//! shows at once, and not with the first write.
 //!
 //! `redis::aio::ConnectionManager` was considered. It either makes callers wait while it tries
 //! again, or, without retries, answers the first command after an outage with the error of the
-//! outage, and tries as fast as commands come.
+//! outage, and tries as fast as commands come. `redis`'s client for Sentinel has no limits of time for
+//! what it asks, and keeps to a master that Sentinels have replaced.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind};
+use redis::{
+    Cmd, ConnectionInfo, ErrorKind, Pipeline, PushKind, RedisResult, ServerErrorKind, Value,
+};
 use tokio::sync::{mpsc, watch};
 
+use super::dial::{Backoff, dial, failure, is_over, require_master};
 use super::scripts::Scripts;
-use crate::store::{OpenError, StoreError};
-
-/// How long a command may take before it is given up and the connection with it.
-pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long making a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Commands of a connection that wait to be written; past it callers wait, within their timeout.
-const COMMANDS_WAITING_MAX: usize = 1024;
+use super::target::{MASTER_CHECK_INTERVAL, Target};
+use crate::store::StoreError;
 
 /// Reports of lost connections that wait for the task; each is about a connection, and one is
 /// enough, so what doesn't fit may be dropped.
 const REPORTS_WAITING_MAX: usize = 16;
 
-/// The waiting time between attempts: doubled from `first` to `max` at each, and then shortened by
-/// up to a half, by chance, so that the processes of a fleet don't come back in step.
-#[derive(Debug)]
-pub(super) struct Backoff {
-    first: Duration,
-    max: Duration,
-    next: Duration,
-}
-
-impl Backoff {
-    pub(super) fn new(first: Duration, max: Duration) -> Self {
-        Backoff { first, max, next: first }
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.next = self.first;
-    }
-
-    pub(super) fn delay(&mut self) -> Duration {
-        let whole = self.next;
-        self.next = (whole * 2).min(self.max);
-        // Without randomness (which no system we run on lacks) the whole delay is as good.
-        let chance = getrandom::u32().map_or(1.0, |word| f64::from(word) / f64::from(u32::MAX));
-        whole.mul_f64(0.5 + chance / 2.0)
-    }
-}
-
-/// Checks the address, and prepares to connect to it with RESP3.
-pub(super) fn client(url: &str) -> Result<Client, OpenError> {
-    let address = |error: redis::RedisError| OpenError::Address(error.to_string());
-    let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(address)?;
-    let settings = info.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-    Client::open(info).map_err(address)
-}
-
-/// Makes a connection. What the server says without being asked goes to `on_push`, also that the
-/// connection was closed.
-pub(super) async fn dial(
-    client: &Client,
-    on_push: impl Fn(PushInfo) + Send + Sync + 'static,
-) -> Result<MultiplexedConnection, StoreError> {
-    let on_push = move |push| -> Result<(), std::convert::Infallible> {
-        on_push(push);
-        Ok(())
-    };
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(COMMAND_TIMEOUT))
-        .set_pipeline_buffer_size(COMMANDS_WAITING_MAX)
-        .set_push_sender(on_push);
-    client.get_multiplexed_async_connection_with_config(&config).await.map_err(failure)
-}
-
-/// What an error of the client or the server means to our callers.
-#[allow(clippy::needless_pass_by_value)] // for map_err
-pub(super) fn failure(error: redis::RedisError) -> StoreError {
-    // `WRONGTYPE`, or a script that fails on what it finds: not ours, or not of this version.
-    let not_ours = matches!(error.code(), Some("WRONGTYPE" | "ERR"));
-    let text = format!("Redis: {error}");
-    if not_ours { StoreError::Corrupt(text) } else { StoreError::Unavailable(text) }
-}
-
 #[derive(Clone)]
 enum State {
+    /// The first attempt goes on.
+    Beginning,
     Up(Live),
     Down(Arc<str>),
 }
 
 /// A connection that worked a moment ago.
 #[derive(Clone)]
-pub(super) struct Live {
+struct Live {
     number: u64,
-    pub(super) connection: MultiplexedConnection,
+    connection: MultiplexedConnection,
 }
 
 /// The connection that is kept. Clones are of the same one; it is closed with the last.
@@ -117,44 +55,134 @@ pub(super) struct Live {
 pub(super) struct Link {
     state: watch::Receiver<State>,
     lost: mpsc::Sender<u64>,
+    scripts: Arc<Scripts>,
 }
 
 impl Link {
-    /// Begins to keep a connection; waits for the first attempt, whether it succeeds or not.
-    pub(super) async fn open(client: Client, scripts: Arc<Scripts>) -> Link {
-        let (states, mut state) = watch::channel(State::Down("not connected yet".into()));
+    /// Begins to keep a connection. Must be called within a tokio runtime.
+    pub(super) fn new(target: Target, scripts: Arc<Scripts>) -> Link {
+        let (states, state) = watch::channel(State::Beginning);
         let (lost, reports) = mpsc::channel(REPORTS_WAITING_MAX);
-        let keeper = Keeper { client, scripts, states, lost: lost.clone(), reports };
-        tokio::spawn(keeper.run());
+        let link = Link { state, lost: lost.clone(), scripts: Arc::clone(&scripts) };
+        tokio::spawn(Keeper { target, scripts, states, lost, reports }.run());
+        link
+    }
+
+    /// Waits for the end of the first attempt, whether it succeeds or not.
+    pub(super) async fn begun(&self) {
+        let mut state = self.state.clone();
         // An error would mean that the keeper is gone, which the first command finds out too.
-        let _ = state.changed().await;
-        Link { state, lost }
+        let _ = state.wait_for(|state| !matches!(state, State::Beginning)).await;
+    }
+
+    /// Whether there is a connection now.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(_))
     }
 
     /// The connection, if there is one.
-    pub(super) fn live(&self) -> Result<Live, StoreError> {
+    fn live(&self) -> Result<Live, StoreError> {
         match &*self.state.borrow() {
             State::Up(live) => Ok(live.clone()),
             State::Down(why) => Err(StoreError::Unavailable(why.to_string())),
+            State::Beginning => Err(StoreError::Unavailable("not connected yet".to_owned())),
         }
     }
 
-    /// Says that a connection failed with an error; a new one is made if the error is of that kind.
-    pub(super) fn failed(&self, live: &Live, error: &redis::RedisError) {
-        if error.is_io_error() || error.is_unrecoverable_error() {
+    /// Sends commands in one pipeline. The answers come in the same order, each with its own error.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection, or it was lost meanwhile.
+    pub(super) async fn send(
+        &self,
+        mut commands: Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, StoreError> {
+        self.begun().await;
+        let live = self.live()?;
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = live.connection.clone();
+        let report = |error: redis::RedisError| {
+            self.look_at(&live, &error);
+            failure(error)
+        };
+        commands.ignore_errors();
+        let mut answers: Vec<RedisResult<Value>> =
+            commands.query_async(&mut connection).await.map_err(report)?;
+        if answers.iter().any(is_no_script) {
+            // The server forgot its scripts. What it answered so was not executed, and only that
+            // is repeated.
+            self.scripts.load().exec_async(&mut connection).await.map_err(report)?;
+            for (place, answer) in answers.iter_mut().enumerate() {
+                if is_no_script(answer) {
+                    *answer = repeat(&mut connection, &commands, place).await;
+                }
+            }
+        }
+        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            self.look_at(&live, error);
+        }
+        Ok(answers)
+    }
+
+    /// A new connection is made if this error of one is of that kind.
+    fn look_at(&self, live: &Live, error: &redis::RedisError) {
+        if is_over(error) {
             // If the queue is full the keeper has enough to read.
             let _ = self.lost.try_send(live.number);
         }
     }
 }
 
+fn is_no_script(answer: &RedisResult<Value>) -> bool {
+    let no_script = ErrorKind::Server(ServerErrorKind::NoScript);
+    answer.as_ref().is_err_and(|error| error.kind() == no_script)
+}
+
+/// Sends one of the commands again, after the `ASKING` that it was sent after.
+async fn repeat(
+    connection: &mut MultiplexedConnection,
+    commands: &Pipeline,
+    place: usize,
+) -> RedisResult<Value> {
+    let mut again = redis::pipe();
+    for (other, command) in commands.cmd_iter().enumerate().take(place + 1) {
+        if other == place {
+            again.add_command(command.clone());
+        } else if other + 1 == place && is_asking(command) {
+            again.add_command(command.clone()).ignore();
+        }
+    }
+    let (answer,): (Value,) = again.query_async(connection).await?;
+    Ok(answer)
+}
+
+/// The command that lets the next one work on a slot that is on its way to this node.
+pub(super) fn asking() -> Cmd {
+    redis::cmd("ASKING")
+}
+
+fn is_asking(command: &Cmd) -> bool {
+    command.args_iter().next() == Some(redis::Arg::Simple(b"ASKING"))
+}
+
 /// The task behind a [`Link`].
 struct Keeper {
-    client: Client,
+    target: Target,
     scripts: Arc<Scripts>,
     states: watch::Sender<State>,
     lost: mpsc::Sender<u64>,
     reports: mpsc::Receiver<u64>,
+}
+
+/// Why a connection is no longer waited on.
+enum Over {
+    /// It is of no use any more.
+    Lost,
+    /// Nobody needs one any more.
+    Closed,
 }
 
 impl Keeper {
@@ -167,13 +195,14 @@ impl Keeper {
         loop {
             number += 1;
             match self.connect(number).await {
-                Ok(connection) => {
+                Ok((connection, info)) => {
                     backoff.reset();
                     self.states.send_replace(State::Up(Live { number, connection }));
-                    if self.wait_for_loss(number).await.is_none() {
-                        return;
+                    match self.wait_for_loss(number, &info).await {
+                        Over::Lost => {}
+                        Over::Closed => return,
                     }
-                    tracing::warn!("the connection to Redis is lost");
+                    tracing::warn!(address = %info.addr(), "the connection to Redis is lost");
                     let why = "Redis: the connection is lost".into();
                     self.states.send_replace(State::Down(why));
                 }
@@ -190,57 +219,50 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self, number: u64) -> Result<MultiplexedConnection, StoreError> {
+    async fn connect(
+        &self,
+        number: u64,
+    ) -> Result<(MultiplexedConnection, ConnectionInfo), StoreError> {
+        let info = self.target.locate().await?;
         let lost = self.lost.clone();
-        let mut connection = dial(&self.client, move |push| {
+        let mut connection = dial(&info, move |push| {
             if push.kind == PushKind::Disconnection {
                 let _ = lost.try_send(number);
             }
         })
         .await?;
+        require_master(&mut connection).await?;
         self.scripts.load().exec_async(&mut connection).await.map_err(failure)?;
-        Ok(connection)
+        Ok((connection, info))
     }
 
-    /// Returns when that connection is reported lost; `None` when nobody needs one any more.
-    async fn wait_for_loss(&mut self, number: u64) -> Option<()> {
+    /// Returns when that connection is reported lost, or is to another server than it should be.
+    async fn wait_for_loss(&mut self, number: u64, info: &ConnectionInfo) -> Over {
+        let mut replaced = pin!(replaced(self.target.clone(), info));
         loop {
             tokio::select! {
-                report = self.reports.recv() => {
-                    if report? == number {
-                        return Some(());
-                    }
-                }
-                () = self.states.closed() => return None,
+                report = self.reports.recv() => match report {
+                    Some(report) if report == number => return Over::Lost,
+                    Some(_) => {}
+                    None => return Over::Closed,
+                },
+                () = &mut replaced => return Over::Lost,
+                () = self.states.closed() => return Over::Closed,
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_backoff_doubles_within_its_bounds() {
-        let (first, max) = (Duration::from_millis(100), Duration::from_millis(500));
-        let mut backoff = Backoff::new(first, max);
-        for whole_ms in [100, 200, 400, 500, 500] {
-            let whole = Duration::from_millis(whole_ms);
-            let delay = backoff.delay();
-            assert!(whole / 2 <= delay && delay <= whole, "{delay:?} of {whole:?}");
-        }
-        backoff.reset();
-        assert!(backoff.delay() <= first);
+/// Returns when Sentinels name another master than the one at this address. That they cannot be asked
+/// is no reason to leave one that works.
+async fn replaced(target: Target, info: &ConnectionInfo) {
+    if !target.may_change() {
+        std::future::pending::<()>().await;
     }
-
-    #[test]
-    fn addresses_are_checked() {
-        for good in ["redis://127.0.0.1:6379", "redis://:secret@host/2", "unix:///run/redis.sock"] {
-            assert!(client(good).is_ok(), "{good}");
-        }
-        for bad in ["", "127.0.0.1:6379", "http://host", "redis://host:port"] {
-            assert!(matches!(client(bad), Err(OpenError::Address(_))), "{bad}");
+    loop {
+        tokio::time::sleep(MASTER_CHECK_INTERVAL).await;
+        if target.locate().await.is_ok_and(|now| now.addr() != info.addr()) {
+            return;
         }
     }
 }

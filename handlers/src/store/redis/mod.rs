@@ -1,32 +1,53 @@
-//! The store in Redis (7 or later, or Valkey): one server that any number of processes share.
+//! The store in Redis (7 or later, or Valkey): one server, one that Sentinels watch over, or a
+//! cluster, shared by any number of processes.
 //!
 //! A channel's log is a Redis stream whose entry ids are the event ids, with a hash beside it for
 //! its head; the sections of `scripts.rs` and the Lua files say what the keys are. Everything that
 //! must be atomic is one script, so that an append costs one round trip; appends that are made at
 //! the same time are written to the one connection together ([`link`]).
 //!
-//! The activity index is in 64 sorted sets, apart from the channels' keys, as on a cluster these
-//! are elsewhere. It is therefore written by a second command, in the same pipeline and *before*
-//! the append: a crash between the two leaves an entry for a log that doesn't exist, which cleanup
-//! sweeps away, and never a log that cleanup doesn't know. (It expires by its TTL even then.)
+//! | file | what it does |
+//! | --- | --- |
+//! | `address`, `target` | where Redis is: as the operator says it, and as Sentinels do |
+//! | `dial`, `link` | one connection to one server, and keeping it |
+//! | `slots`, `cluster`, `nodes` | which node has what; sending commands there |
+//! | `scripts` and `*.lua` | the commands, keys and replies |
+//! | `follow` | hearing announcements |
 //!
-//! What a cluster needs on top of this: a connection for each node in [`link`], `SPUBLISH` and
-//! `SSUBSCRIBE` for announcements, and the two commands of an append sent to two nodes, in order.
-//! The keys are made for it already.
+//! The activity index is in 64 sorted sets, apart from the channels' keys, as on a cluster these
+//! are elsewhere. It is therefore written by a second command, *before* the append: in the same
+//! pipeline, or, if another node of a cluster may have it, after an answer. A crash between the two
+//! leaves an entry for a log that doesn't exist, which cleanup sweeps away, and never a log that
+//! cleanup doesn't know. (It expires by its TTL even then.)
+//!
+//! # What a failover loses
+//!
+//! Redis replicates asynchronously: a replica that is promoted may lack the last events that were
+//! acknowledged, and a server without a log on disk comes back without any. Nothing brings them back,
+//! but no reader is left in the belief that it has all: `append.lua` begins a new epoch on each server
+//! that is another, or was started anew. A reader that has what the log has goes on without noticing
+//! anything; one that has more is told of a gap.
 
+mod address;
+mod cluster;
+mod dial;
 mod follow;
 mod link;
+mod nodes;
 mod scripts;
+mod slots;
+mod target;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use redis::{Cmd, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, Value};
 use zhttp::Cursor;
 
-use self::follow::Follower;
-use self::link::{Link, failure};
+use self::address::Address;
+use self::follow::{DeafEars, Follower};
+use self::nodes::Nodes;
 use self::scripts::{Keys, Scripts, corrupt, index_key};
 use super::follow::{FOLLOW_QUEUE_EVENTS_MAX, FollowHandle, FollowStream, follow_halves};
 use super::{
@@ -38,16 +59,22 @@ use super::{
 /// so that neither side buffers more than some 100 KiB of them.
 const HEADS_PER_PIPELINE_MAX: usize = 1000;
 
-/// The store in Redis. A clone uses the same connection.
+/// The store in Redis. A clone uses the same connections.
 #[derive(Clone)]
 pub struct RedisStore {
-    client: redis::Client,
     scripts: Arc<Scripts>,
-    link: Link,
+    nodes: Nodes,
+    deaf: DeafEars,
 }
 
 impl RedisStore {
-    /// Opens the store at `redis://[[user]:password@]host[:port][/db]` or `unix:///path`.
+    /// Opens the store at an address:
+    ///
+    /// * `redis://[[user]:password@]host[:port][/db]` or `redis+unix:///path`: one server;
+    /// * `redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/MASTER[/db]`: the master of
+    ///   that name, which these Sentinels watch over;
+    /// * `redis+cluster://[[user]:password@]host[:port][,host[:port]…]`: a cluster, by some of its
+    ///   nodes.
     ///
     /// Waits for the first attempt to connect, at most some seconds. If it fails, the store is
     /// unavailable until a later one succeeds: an operator may start things in any order.
@@ -58,55 +85,14 @@ impl RedisStore {
     ///
     /// If the address is none.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
-        let client = link::client(url)?;
-        let scripts = Arc::new(Scripts::new());
-        let link = Link::open(client.clone(), Arc::clone(&scripts)).await;
-        Ok(RedisStore { client, scripts, link })
-    }
-
-    /// Sends commands in one pipeline. The answers come in the same order, each with its own error.
-    async fn send(&self, commands: Vec<Cmd>) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        let live = self.link.live()?;
-        if commands.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut connection = live.connection.clone();
-        let report = |error: redis::RedisError| {
-            self.link.failed(&live, &error);
-            failure(error)
-        };
-        let mut pipeline = redis::pipe();
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        pipeline.ignore_errors();
-        let mut answers: Vec<RedisResult<Value>> =
-            pipeline.query_async(&mut connection).await.map_err(report)?;
-        if !answers.iter().any(is_no_script) {
-            return Ok(answers);
-        }
-        // The server forgot its scripts. What it answered so was not executed, and only that is
-        // repeated.
-        self.scripts.load().exec_async(&mut connection).await.map_err(report)?;
-        for (answer, command) in answers.iter_mut().zip(pipeline.cmd_iter()) {
-            if is_no_script(answer) {
-                *answer = command.query_async(&mut connection).await;
-            }
-        }
-        Ok(answers)
+        let (nodes, scripts) = Nodes::open(Address::parse(url)?).await;
+        Ok(RedisStore { scripts, nodes, deaf: DeafEars::default() })
     }
 
     /// Sends one command.
     async fn send_one(&self, command: Cmd) -> Result<Value, StoreError> {
-        let mut answers = self.send(vec![command]).await?;
-        let answer = answers.pop().ok_or_else(|| corrupt("no answer"))?;
-        answer.map_err(failure)
+        self.nodes.send(vec![command]).await.pop().unwrap_or_else(|| Err(corrupt("no answer")))
     }
-}
-
-fn is_no_script(answer: &RedisResult<Value>) -> bool {
-    let no_script = redis::ErrorKind::Server(ServerErrorKind::NoScript);
-    answer.as_ref().is_err_and(|error| error.kind() == no_script)
 }
 
 impl Store for RedisStore {
@@ -118,11 +104,10 @@ impl Store for RedisStore {
     ) -> Result<Appended, AppendError> {
         let touch = self.scripts.touch(channel);
         let append = self.scripts.append(channel, &event, conditions);
-        let mut answers = self.send(vec![touch, append]).await?;
-        let (appended, touched) = (answers.pop(), answers.pop());
-        let appended = appended.ok_or_else(|| corrupt("no answer"))?.map_err(failure)?;
+        let [touched, appended] = self.nodes.send_in_order(touch, append).await;
+        let appended = appended?;
         // A log that is not in the index still goes by its TTL; the append stands.
-        if let Some(Err(error)) = touched {
+        if let Err(error) = touched {
             tracing::warn!(%channel, %error, "the activity index was not updated");
         }
         scripts::appended(appended)
@@ -142,8 +127,8 @@ impl Store for RedisStore {
         let mut heads = Vec::with_capacity(channels.len());
         for chunk in channels.chunks(HEADS_PER_PIPELINE_MAX) {
             let commands = chunk.iter().map(|channel| self.scripts.head(channel)).collect();
-            for answer in self.send(commands).await? {
-                heads.push(scripts::head(answer.map_err(failure)?)?);
+            for answer in self.nodes.send(commands).await {
+                heads.push(scripts::head(answer?)?);
             }
         }
         Ok(heads)
@@ -151,7 +136,7 @@ impl Store for RedisStore {
 
     fn follow(&self) -> (FollowHandle, FollowStream) {
         let (handle, stream, task) = follow_halves(FOLLOW_QUEUE_EVENTS_MAX);
-        tokio::spawn(Follower::new(self.client.clone(), task).run());
+        tokio::spawn(Follower::new(self.nodes.clone(), task, self.deaf.clone()).run());
         (handle, stream)
     }
 
@@ -196,10 +181,10 @@ impl Store for RedisStore {
             command.arg(&["epoch", "offset", "ended", "expires"]);
             command
         };
-        let answers = self.send(channels.iter().map(fields).collect()).await?;
+        let answers = self.nodes.send(channels.iter().map(fields).collect()).await;
         let mut idle = Vec::with_capacity(channels.len());
         for ((channel, active_us), answer) in channels.into_iter().zip(answers) {
-            let known: [Option<u64>; 4] = scripts::value(answer.map_err(failure)?)?;
+            let known: [Option<u64>; 4] = scripts::value(answer?)?;
             let [epoch, offset, ended, expires_ms] = known.map(Option::unwrap_or_default);
             let head = Cursor::new(epoch, offset);
             idle.push(Idle { channel, head, ended: ended == 1, active_us, expires_ms });
@@ -218,6 +203,10 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.send_one(redis::cmd("PING")).await.map(|_| ())
+        if self.deaf.any() {
+            let why = "Redis: connected, but announcements are not heard";
+            return Err(StoreError::Unavailable(why.to_owned()));
+        }
+        self.nodes.ping().await
     }
 }

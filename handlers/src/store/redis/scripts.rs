@@ -40,8 +40,43 @@ impl Script {
     }
 }
 
+/// How announcements are made: to all who follow a server, or, on a cluster, to those who follow the
+/// one node that has the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Announce {
+    Plain,
+    Sharded,
+}
+
+impl Announce {
+    /// The command that announces.
+    pub(super) const fn publish(self) -> &'static str {
+        match self {
+            Announce::Plain => "PUBLISH",
+            Announce::Sharded => "SPUBLISH",
+        }
+    }
+
+    /// The command that follows.
+    pub(super) const fn subscribe(self) -> &'static str {
+        match self {
+            Announce::Plain => "SUBSCRIBE",
+            Announce::Sharded => "SSUBSCRIBE",
+        }
+    }
+
+    /// The command that follows no more.
+    pub(super) const fn unsubscribe(self) -> &'static str {
+        match self {
+            Announce::Plain => "UNSUBSCRIBE",
+            Announce::Sharded => "SUNSUBSCRIBE",
+        }
+    }
+}
+
 /// All scripts.
 pub(super) struct Scripts {
+    announce: Announce,
     append: Script,
     range: Script,
     head: Script,
@@ -52,8 +87,9 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(announce: Announce) -> Self {
         Scripts {
+            announce,
             append: Script::new(include_str!("append.lua")),
             range: Script::new(include_str!("range.lua")),
             head: Script::new(include_str!("head.lua")),
@@ -66,7 +102,7 @@ impl Scripts {
 
     /// The commands that load all scripts.
     pub(super) fn load(&self) -> redis::Pipeline {
-        let Scripts { append, range, head, delete, touch, untouch, lease } = self;
+        let Scripts { announce: _, append, range, head, delete, touch, untouch, lease } = self;
         let mut pipeline = redis::pipe();
         for script in [append, range, head, delete, touch, untouch, lease] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
@@ -98,7 +134,10 @@ impl Scripts {
             .arg(retention.ttl_ms(event.end))
             .arg(retention.dedup_ttl_ms)
             .arg(retention.events_max())
-            .arg(u8::from(conditions.open));
+            .arg(u8::from(conditions.open))
+            .arg(conditions.beyond.map_or(String::new(), |lost| lost.epoch.to_string()))
+            .arg(self.announce.publish())
+            .arg(u8::from(conditions.torn));
         command
     }
 
@@ -122,7 +161,10 @@ impl Scripts {
         let keys = Keys::new(channel);
         let mut command =
             self.delete.call(&[&keys.log(), &keys.meta(), &keys.grave(), &keys.live()]);
-        command.arg(if_head.map_or(String::new(), |head| head.to_string())).arg(GRAVE_TTL_MS);
+        command
+            .arg(if_head.map_or(String::new(), |head| head.to_string()))
+            .arg(GRAVE_TTL_MS)
+            .arg(self.announce.publish());
         command
     }
 
