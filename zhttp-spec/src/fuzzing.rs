@@ -2,7 +2,16 @@
 //!
 //! They stand here and not in the targets, so that `cargo test` runs them over the seeds: a target
 //! that no longer builds or that fails on what it once found is seen at once. Each body takes any
-//! bytes and panics if a promise of this crate is broken.
+//! bytes and panics if a promise of this crate is broken. Those that are about operations rather than
+//! bytes read them with [`Choices`], which the targets of other crates use, too.
+
+mod choices;
+mod fields;
+mod text;
+
+pub use choices::Choices;
+pub use fields::fields;
+pub use text::{base64url, cursor};
 
 use crate::composite;
 use crate::cursor::Cursor;
@@ -11,7 +20,7 @@ use crate::hold::{
     Change, Closed, Events, Feed, Gap, HOLD_VERSION, Heads, Hello, HoldParams, Names, Range, Send,
     Unfeed,
 };
-use crate::packet::{Id, Kind, Packet};
+use crate::packet::{FROM_BYTES_MAX, IDS_MAX, Id, Kind, Packet};
 use crate::payload::Payload;
 use crate::tnetstring::{self, List, Map, Value};
 use crate::write::{Envelope, Fields};
@@ -132,8 +141,13 @@ pub fn rewrite(bytes: &[u8]) -> Result<Vec<u8>, PacketError> {
     Ok(out)
 }
 
-/// Any bytes as a packet: no reader panics, and what was accepted can be written and read again.
+/// Any bytes as a packet: no reader panics, what was accepted can be written and read again, and of what
+/// was not, no more sessions are salvaged than a packet may have.
 pub fn packet(bytes: &[u8]) {
+    if let Some(salvage) = Packet::salvage(bytes) {
+        assert!((1..=IDS_MAX).contains(&salvage.ids.count()), "some sessions, and not too many");
+        assert!(salvage.from.len() <= FROM_BYTES_MAX, "an address, or none");
+    }
     let Ok(packet) = Packet::parse(bytes) else { return };
     for &kind in Kind::ALL {
         let _ = Body::read(&packet, kind);
@@ -143,9 +157,12 @@ pub fn packet(bytes: &[u8]) {
     }
 }
 
-/// Any bytes as a tnetstring: no walk panics, and no list goes on after an error.
+/// Any bytes as a tnetstring: a naive reader reads the same, no walk panics, and no list goes on after
+/// an error.
 pub fn tnetstring(bytes: &[u8]) {
-    let Ok((value, rest)) = tnetstring::read(bytes) else { return };
+    let read = tnetstring::read(bytes).ok();
+    assert_eq!(read, naive_tnetstring(bytes), "{}", bytes.escape_ascii());
+    let Some((value, rest)) = read else { return };
     assert!(bytes.ends_with(rest) && rest.len() < bytes.len(), "the rest is what follows");
     let whole = &bytes[..bytes.len() - rest.len()];
     assert!(tnetstring::read(&whole[..whole.len() - 1]).is_err(), "no value is the start of one");
@@ -158,6 +175,30 @@ pub fn tnetstring(bytes: &[u8]) {
             Value::Bytes(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_) | Value::Null => {}
         }
     }
+}
+
+/// Reads one value as the page of the format puts it: the digits up to the colon, so many bytes, a tag.
+fn naive_tnetstring(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
+    let colon = bytes.iter().position(|&byte| byte == b':')?;
+    let digits = std::str::from_utf8(&bytes[..colon]).ok()?;
+    let len: usize = digits.parse().ok().filter(|len: &usize| len.to_string() == digits)?;
+    if digits.len() > 9 {
+        return None;
+    }
+    let (data, behind) = bytes[colon + 1..].split_at_checked(len)?;
+    let (tag, rest) = behind.split_first()?;
+    let text = std::str::from_utf8(data).ok();
+    let value = match tag {
+        b',' => Value::Bytes(data),
+        b'#' => Value::Int(text?.parse().ok()?),
+        b'^' => Value::Float(data),
+        b'!' => Value::Bool(text?.parse().ok()?),
+        b'~' if len == 0 => Value::Null,
+        // What is in lists and maps is walked by the caller.
+        b']' | b'}' => tnetstring::read(bytes).ok()?.0,
+        _ => return None,
+    };
+    Some((value, rest))
 }
 
 fn walk_list(mut list: List<'_>) -> Vec<Value<'_>> {
@@ -199,6 +240,8 @@ mod tests {
 
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     /// Runs a body over the seeds of its target.
     fn run_seeds(target: &str, body: fn(&[u8])) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
@@ -207,7 +250,7 @@ mod tests {
             body(&std::fs::read(entry.unwrap().path()).unwrap());
             count += 1;
         }
-        assert!(count > 0, "no seeds in {}", folder.display());
+        assert!(count >= 3, "{count} seeds in {}", folder.display());
     }
 
     #[test]
@@ -223,5 +266,35 @@ mod tests {
     #[test]
     fn composite_seeds() {
         run_seeds("composite", super::composite);
+    }
+
+    #[test]
+    fn fields_seeds() {
+        run_seeds("fields", super::fields);
+    }
+
+    #[test]
+    fn cursor_seeds() {
+        run_seeds("cursor", super::cursor);
+    }
+
+    #[test]
+    fn base64url_seeds() {
+        run_seeds("base64url", super::base64url);
+    }
+
+    proptest! {
+        #[test]
+        fn choices_of_fields(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            super::fields(&bytes);
+        }
+
+        #[test]
+        fn small_texts(text in "[0-9]{0,21}-?[0-9]{0,21}|[A-Za-z0-9_=+/-]{0,20}", bytes: Vec<u8>) {
+            super::cursor(text.as_bytes());
+            super::cursor(&bytes);
+            super::base64url(text.as_bytes());
+            super::base64url(&bytes);
+        }
     }
 }

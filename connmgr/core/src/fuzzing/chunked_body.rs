@@ -37,7 +37,7 @@ fn decode(mut input: &[u8], piece_bytes: usize) -> Verdict {
 }
 
 /// Reads a complete and correct body, line by line.
-fn naive(mut input: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn naive(mut input: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line = take_line(&mut input)?;

@@ -1,6 +1,8 @@
 //! Request heads: the same verdict however the bytes are cut, and nothing in a head that could mean two things.
 
-use crate::http1::{BodyFraming, HeadError, HeadLimits, HeadScanner, RequestHead, Version};
+use crate::http1::{
+    BodyFraming, HeadError, HeadLimits, HeadScanner, RequestHead, TargetForm, Version,
+};
 
 /// Small, so that inputs of a fuzzer reach them.
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 512, target_bytes_max: 64 };
@@ -54,6 +56,10 @@ fn check(head: &RequestHead<'_>, bytes: &[u8]) {
         }
     }
     assert!(count("host:") <= 1 && (count("host:") == 1 || head.version == Version::Http10));
+    if head.target_form == TargetForm::Absolute {
+        let mut hosts = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+        assert!(hosts.all(|(_, host)| host == head.host.as_bytes()), "one authority for all");
+    }
     assert!(head.target.bytes().all(|byte| byte.is_ascii_graphic()));
     for (name, value) in head.headers() {
         assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()));
