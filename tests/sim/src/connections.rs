@@ -1,201 +1,324 @@
-//! What happens to clients and their connections, in the world's time.
+//! Connections in the world's time: how bytes get from clients to the edge and back, and how a connection ends.
 
-use std::collections::BTreeMap;
+use forebay_core::worker::Mode;
 
-use forebay_core::hold::Delivery;
-use forebay_core::{Key, hold::HoldKey};
-use zhttp::Cursor;
-
-use crate::client::State;
-use crate::feeder::FEED_BYTES_MAX;
+use crate::coverage::Mark;
 use crate::schedule::Action;
+use crate::sockets::{Conn, Owner, Socket};
 use crate::world::{World, trace};
 
-/// How long a handler takes to answer a subscriber, in milliseconds, at most.
-const CONNECT_MS: u64 = 30;
-
-/// How long a client waits before it connects again, in milliseconds, at most.
-const RECONNECT_MS: u64 = 700;
-
-/// An event takes so many times its data, at most: its type, its id, four cursors in that.
-const OVERHEAD_FACTOR: usize = 5;
-
-/// The data of one event, in bytes, at most.
-pub(crate) const EVENT_BYTES_MAX: usize = 400;
+/// How long a slow client takes between two sips, in milliseconds, at most.
+const SIP_MS: u64 = 40;
 
 impl World {
-    /// A client asks; a handler says where it begins, or that all has ended.
-    pub(crate) fn connect(&mut self, client: usize) {
-        let entry = &mut self.clients[client];
-        if !matches!(entry.state, State::Away | State::Resting) || entry.wants.is_empty() {
-            return;
-        }
-        let begin = |channel: usize| {
-            let channel = &self.store[channel];
-            if entry.from_now { channel.head() } else { Cursor::START }
-        };
-        let cursors = entry.wants.iter().map(|&channel| {
-            let resumed = entry.reader.resume(&self.store, channel);
-            (channel, resumed.unwrap_or_else(|| begin(channel)))
-        });
-        let cursors: Vec<(usize, Cursor)> = cursors.collect();
-        let ended = |&(channel, cursor): &(usize, Cursor)| self.store[channel].ends_at(cursor);
-        if cursors.iter().all(ended) {
-            entry.state = State::Resting;
-            trace!(self, "client {client} rests");
-            return;
-        }
-        entry.attempt += 1;
-        entry.state = State::Connecting;
-        let attempt = entry.attempt;
-        let due_ms = self.now_ms + self.random.up_to(CONNECT_MS);
-        self.schedule.at(due_ms, Action::Open { client, attempt, cursors });
+    pub(crate) fn socket(&mut self, conn: Conn) -> Option<&mut Socket> {
+        let edge = self.edge.as_mut().filter(|edge| edge.life == conn.life)?;
+        edge.seats[conn.worker].sockets.table.get_mut(&conn.key)
     }
 
-    pub(crate) fn open(&mut self, client: usize, attempt: u32, cursors: &[(usize, Cursor)]) {
-        let entry = &mut self.clients[client];
-        if entry.state != State::Connecting || entry.attempt != attempt {
-            return;
+    /// A client connects, if there is somebody to connect to.
+    pub(crate) fn open(&mut self, owner: Owner, mode: Mode) -> Result<Option<Conn>, String> {
+        let Some(edge) = &self.edge else { return Ok(None) };
+        if edge.is_draining || edge.paused_until_ms > self.now_ms {
+            return Ok(None);
         }
-        let worker = self.random.index(self.workers.len());
-        let connection = Key { index: client as u32, generation: attempt };
-        let named = cursors.iter().map(|&(channel, cursor)| self.store[channel].read_from(cursor));
-        let hold = self.workers[worker].open(connection, named);
-        entry.reader.connect(cursors.iter().copied().collect::<BTreeMap<_, _>>());
-        for &(channel, cursor) in cursors {
-            if self.store[channel].ends_at(cursor) {
-                entry.reader.know_end(channel);
-            }
-        }
-        entry.state = State::Held { worker, hold };
-        entry.unsent.clear();
-        entry.blocked = false;
-        trace!(self, "client {client} opens {hold:?} in worker {worker} at {cursors:?}");
-        self.wake(worker);
+        let (life, seats) = (edge.life, edge.seats.len());
+        let worker = self.random.index(seats);
+        let capacity = self.scenario.limits.socket_bytes;
+        let mut conn = None;
+        self.at_worker(worker, |machine, sockets, now_ms| {
+            let key = machine.accept(now_ms, mode);
+            sockets.table.insert(key, Socket::new(owner, capacity));
+            conn = Some(Conn { life, worker, key });
+        })?;
+        Ok(conn)
     }
 
-    /// The edge writes to a connection.
-    pub(crate) fn deliver(&mut self, worker: usize, delivery: &Delivery) -> Result<(), String> {
-        let bytes = delivery.bytes.as_ref();
-        let client = self.client_of(delivery.connection).ok_or("a delivery to nobody")?;
-        trace!(self, "worker {worker} > client {client} {}", bytes.escape_ascii());
-        let limits = &self.scenario.limits;
-        let entry = &mut self.clients[client];
-        if entry.state != (State::Held { worker, hold: delivery.hold }) {
-            return Err(format!("a delivery to client {client}, who is not there"));
+    /// A client sends, a moment later, at times in pieces.
+    pub(crate) fn send_soon(&mut self, conn: Conn, bytes: &[u8]) {
+        let mut due_ms = self.now_ms;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let cut = if self.random.chance(200) {
+                1 + self.random.index(rest.len())
+            } else {
+                rest.len()
+            };
+            let (piece, behind) = rest.split_at(cut.min(rest.len()));
+            due_ms += self.random.up_to(3);
+            self.schedule.at(due_ms, Action::ClientSend { conn, bytes: piece.to_vec() });
+            rest = behind;
         }
-        if entry.blocked {
-            return Err(format!("a delivery to client {client}, who takes nothing"));
-        }
-        entry.unsent.extend_from_slice(bytes);
-        let data = limits.fanout_bytes_max.max(limits.range_bytes_max).max(FEED_BYTES_MAX);
-        let data = data + EVENT_BYTES_MAX;
-        let max = limits.backlog_bytes_max + data * OVERHEAD_FACTOR;
-        if entry.unsent.len() > max {
-            return Err(format!("{} bytes wait for client {client}", entry.unsent.len()));
-        }
-        if delivery.end {
-            entry.state = State::Ending;
-            self.workers[worker].close(delivery.hold);
-        } else if entry.paused && entry.unsent.len() > limits.backlog_bytes_max {
-            entry.blocked = true;
-            self.workers[worker].handle_blocked(delivery.hold);
-        }
-        if !self.clients[client].paused {
-            self.read(client)?;
-        }
-        Ok(())
     }
 
-    /// The client reads everything that waits for it.
-    pub(crate) fn read(&mut self, client: usize) -> Result<(), String> {
-        let entry = &mut self.clients[client];
-        let bytes = std::mem::take(&mut entry.unsent);
-        let read = entry.reader.handle_bytes(&self.store, &bytes);
-        read.map_err(|error| format!("client {client}: {error}"))?;
-        match entry.state {
-            State::Held { worker, hold } => {
-                if std::mem::take(&mut entry.blocked) {
-                    self.workers[worker].handle_drained(hold);
-                    self.wake(worker);
+    pub(crate) fn client_send(&mut self, conn: Conn, bytes: &[u8]) {
+        let Some(socket) = self.socket(conn).filter(|socket| !socket.fin) else { return };
+        socket.unread.extend(bytes);
+        self.plan_edge_read(conn);
+    }
+
+    pub(crate) fn plan_edge_read(&mut self, conn: Conn) {
+        let now_ms = self.now_ms;
+        let Some(socket) = self.socket(conn) else { return };
+        if !std::mem::replace(&mut socket.is_edge_read_planned, true) {
+            self.schedule.at(now_ms, Action::EdgeRead { conn });
+        }
+    }
+
+    /// The edge reads a socket, as the shell does.
+    pub(crate) fn edge_read(&mut self, conn: Conn) -> Result<(), String> {
+        let Some(socket) = self.socket(conn) else { return Ok(()) };
+        socket.is_edge_read_planned = false;
+        self.at_worker(conn.worker, |machine, sockets, now_ms| {
+            loop {
+                let room = machine.room(conn.key);
+                let Some(socket) = sockets.table.get_mut(&conn.key) else { return };
+                if socket.is_closed {
+                    return;
                 }
+                if socket.is_reset {
+                    return machine.handle_error(conn.key);
+                }
+                if room == 0 {
+                    if socket.fin {
+                        machine.handle_read_closed(now_ms, conn.key);
+                    }
+                    return;
+                }
+                if socket.unread.is_empty() {
+                    if socket.fin && !std::mem::replace(&mut socket.fin_read, true) {
+                        machine.handle_eof(now_ms, sockets, conn.key);
+                    }
+                    return;
+                }
+                let bytes: Vec<u8> = socket.unread.drain(..room.min(socket.unread.len())).collect();
+                machine.handle_input(now_ms, sockets, conn.key, &bytes);
             }
-            State::Ending => {
-                entry.state = State::Away;
-                self.judge_end(client)?;
-                self.reconnect(client);
-            }
-            State::Away | State::Connecting | State::Resting => {}
+        })
+    }
+
+    pub(crate) fn edge_writable(&mut self, conn: Conn) -> Result<(), String> {
+        let Some(socket) = self.socket(conn) else { return Ok(()) };
+        if socket.is_closed || socket.is_shut {
+            return Ok(());
+        }
+        let was_blocked = socket.is_blocked && socket.full_since_ms.is_none();
+        self.at_worker(conn.worker, |machine, sockets, now_ms| {
+            machine.handle_writable(now_ms, sockets, conn.key);
+        })?;
+        if was_blocked
+            && let Some(socket) = self.socket(conn)
+            && socket.full_since_ms.is_none()
+        {
+            socket.is_blocked = false;
+            self.mark(Mark::Drained);
         }
         Ok(())
     }
 
-    /// A connection ends by itself only if it has got the end of each of its channels.
-    fn judge_end(&self, client: usize) -> Result<(), String> {
-        for (&channel, &at) in &self.clients[client].reader.positions {
-            let channel = &self.store[channel];
-            if !channel.event(at).is_some_and(|event| event.end) {
-                return Err(format!("client {client} is closed at {at} in {}", channel.name));
-            }
+    /// Not all of a write was taken.
+    pub(crate) fn see_refused(&mut self, conn: Conn, bytes: usize) {
+        let max = self.scenario.limits.backlog_bytes_max;
+        let Some(socket) = self.socket(conn) else { return };
+        if bytes > max
+            && matches!(socket.owner, Owner::Client(_))
+            && !std::mem::replace(&mut socket.is_blocked, true)
+        {
+            self.mark(Mark::Blocked);
+        }
+        // Were there room already, nobody would say so later.
+        self.see_room(conn);
+    }
+
+    pub(crate) fn plan_client_read(&mut self, conn: Conn) {
+        let Some(socket) = self.socket(conn) else { return };
+        if socket.is_read_planned {
+            return;
+        }
+        let owner = socket.owner;
+        let wait_ms = match owner {
+            Owner::Vanished => return,
+            Owner::Client(client) if self.pauses(client, conn) => return,
+            Owner::Client(client) if self.clients[client].sip_bytes > 0 => SIP_MS,
+            Owner::Client(_) | Owner::Visitor(_) => 2,
+        };
+        let due_ms = self.now_ms + self.random.up_to(wait_ms);
+        if let Some(socket) = self.socket(conn) {
+            socket.is_read_planned = true;
+        }
+        self.schedule.at(due_ms, Action::ClientRead { conn });
+    }
+
+    /// Whether a client does not read this connection, which is the one that it has.
+    fn pauses(&self, client: usize, conn: Conn) -> bool {
+        let client = &self.clients[client];
+        client.is_paused && client.conn == Some(conn)
+    }
+
+    /// A client reads what waits for it, or a sip of it.
+    pub(crate) fn client_read(&mut self, conn: Conn) -> Result<(), String> {
+        let Some(socket) = self.socket(conn) else { return Ok(()) };
+        socket.is_read_planned = false;
+        let owner = socket.owner;
+        let sip_bytes = match owner {
+            Owner::Vanished => return Ok(()),
+            Owner::Client(client) if self.pauses(client, conn) => return Ok(()),
+            Owner::Client(client) => self.clients[client].sip_bytes,
+            Owner::Visitor(_) => 0,
+        };
+        let Some(socket) = self.socket(conn) else { return Ok(()) };
+        let len = socket.kernel.len();
+        let sip_bytes = if sip_bytes == 0 { len } else { sip_bytes.min(len) };
+        let bytes: Vec<u8> = socket.kernel.drain(..sip_bytes).collect();
+        let is_over = socket.kernel.is_empty() && (socket.is_shut || socket.is_closed);
+        let has_more = !socket.kernel.is_empty();
+        self.see_room(conn);
+        self.give(owner, conn, &bytes)?;
+        if is_over {
+            self.end_of_connection(conn)?;
+        } else if has_more {
+            self.plan_client_read(conn);
         }
         Ok(())
     }
 
-    pub(crate) fn reconnect(&mut self, client: usize) {
-        let due_ms = self.now_ms + self.random.up_to(RECONNECT_MS);
-        self.schedule.at(due_ms, Action::Connect { client });
-    }
-
-    /// The client goes away; what it has not read is lost.
-    pub(crate) fn disconnect(&mut self, client: usize) {
-        if let Some((worker, hold)) = self.held(client) {
-            self.workers[worker].close(hold);
-            self.wake(worker);
-        }
-        trace!(self, "client {client} goes");
-        let entry = &mut self.clients[client];
-        entry.state = State::Away;
-        entry.unsent.clear();
-        entry.blocked = false;
-    }
-
-    pub(crate) fn held(&self, client: usize) -> Option<(usize, HoldKey)> {
-        match self.clients[client].state {
-            State::Held { worker, hold } => Some((worker, hold)),
-            State::Away | State::Connecting | State::Ending | State::Resting => None,
+    /// A socket that was full has room: the edge hears of it.
+    fn see_room(&mut self, conn: Conn) {
+        let (now_ms, due_ms) = (self.now_ms, self.now_ms + 1);
+        let stuck_ms = self.stuck_ms();
+        let Some(socket) = self.socket(conn) else { return };
+        if let Some(since_ms) = socket.full_since_ms
+            && socket.has_room()
+        {
+            // The edge may be about to give up, and not know yet that there is room.
+            socket.is_given_up |= now_ms >= since_ms + stuck_ms;
+            socket.full_since_ms = None;
+            self.schedule.at(due_ms, Action::Writable { conn });
         }
     }
 
-    /// A handler lets the client read one channel more.
-    pub(crate) fn add_channel(&mut self, client: usize, channel: usize) {
-        let Some((worker, hold)) = self.held(client) else { return };
-        // Its bytes on the way have ids without the new channel: let them be read first.
-        let entry = &mut self.clients[client];
-        if !entry.unsent.is_empty() || entry.wants.len() >= 4 || !entry.wants.insert(channel) {
-            return;
-        }
-        let resumed = entry.reader.resume(&self.store, channel);
-        let head = self.store[channel].head();
-        let cursor = resumed.unwrap_or(if entry.from_now { head } else { Cursor::START });
-        entry.reader.positions.insert(channel, cursor);
-        trace!(self, "client {client} reads {channel} too, from {cursor}");
-        if self.store[channel].ends_at(cursor) {
-            self.clients[client].reader.know_end(channel);
-        }
-        self.workers[worker].add(hold, self.store[channel].read_from(cursor));
-        self.wake(worker);
+    /// How long a client must have taken nothing if the edge gives it up: its clock may have leapt meanwhile.
+    fn stuck_ms(&self) -> u64 {
+        self.scenario.timeouts.stream_ms / 2
     }
 
-    /// A handler lets the client read one channel less.
-    pub(crate) fn remove_channel(&mut self, client: usize, channel: usize) {
-        let Some((worker, hold)) = self.held(client) else { return };
-        let entry = &mut self.clients[client];
-        if !entry.unsent.is_empty() || entry.wants.len() < 2 || !entry.wants.remove(&channel) {
-            return;
+    fn give(&mut self, owner: Owner, conn: Conn, bytes: &[u8]) -> Result<(), String> {
+        if bytes.is_empty() {
+            return Ok(());
         }
-        entry.reader.forget(channel);
-        trace!(self, "client {client} reads {channel} no more");
-        self.workers[worker].remove(hold, &self.store[channel].name);
-        self.wake(worker);
+        match owner {
+            Owner::Client(client) if self.clients[client].conn == Some(conn) => {
+                self.client_bytes(client, bytes)
+            }
+            Owner::Visitor(visitor) if self.visitors[visitor].conn == Some(conn) => {
+                self.visitor_bytes(visitor, bytes)
+            }
+            Owner::Client(_) | Owner::Visitor(_) | Owner::Vanished => Ok(()),
+        }
+    }
+
+    /// The edge sends nothing more on a connection, and all is read.
+    fn end_of_connection(&mut self, conn: Conn) -> Result<(), String> {
+        let Some(socket) = self.socket(conn) else { return Ok(()) };
+        let (owner, is_excused, is_closed) = (socket.owner, socket.is_given_up, socket.is_closed);
+        if is_closed {
+            self.remove_socket(conn);
+        } else {
+            self.close_side(conn);
+        }
+        self.tell_cut(owner, conn, is_excused)
+    }
+
+    fn tell_cut(&mut self, owner: Owner, conn: Conn, is_excused: bool) -> Result<(), String> {
+        match owner {
+            Owner::Client(client) if self.clients[client].conn == Some(conn) => {
+                self.client_cut(client, is_excused)
+            }
+            Owner::Visitor(visitor) if self.visitors[visitor].conn == Some(conn) => {
+                self.visitor_cut(visitor);
+                Ok(())
+            }
+            Owner::Client(_) | Owner::Visitor(_) | Owner::Vanished => Ok(()),
+        }
+    }
+
+    fn remove_socket(&mut self, conn: Conn) {
+        if let Some(edge) = self.edge_of(conn.life) {
+            edge.seats[conn.worker].sockets.table.remove(&conn.key);
+        }
+    }
+
+    /// The client closes its side.
+    pub(crate) fn close_side(&mut self, conn: Conn) {
+        if let Some(socket) = self.socket(conn) {
+            socket.fin = true;
+            self.plan_edge_read(conn);
+        }
+    }
+
+    /// The client is gone, in one of three ways.
+    pub(crate) fn abandon(&mut self, conn: Conn) -> Result<(), String> {
+        let way = if self.is_operating { self.random.up_to(9) } else { 0 };
+        let Some(socket) = self.socket(conn) else { return Ok(()) };
+        if socket.is_closed {
+            self.remove_socket(conn);
+            return Ok(());
+        }
+        socket.owner = Owner::Vanished;
+        match way {
+            0..=4 => {
+                // All is read and dropped, as by a process that ends.
+                socket.kernel.clear();
+                self.mark(Mark::ClientHalfClosed);
+                self.close_side(conn);
+            }
+            5..=7 => {
+                socket.is_reset = true;
+                self.mark(Mark::ClientReset);
+                self.plan_edge_read(conn);
+            }
+            _ => trace!(self, "{conn:?} vanishes"),
+        }
+        Ok(())
+    }
+
+    /// The edge sends no more than what was written.
+    pub(crate) fn see_shutdown(&mut self, conn: Conn) -> Result<(), String> {
+        let Some(socket) = self.socket(conn) else { return Ok(()) };
+        if std::mem::replace(&mut socket.is_shut, true) {
+            return Err(format!("{conn:?} is shut down twice"));
+        }
+        self.plan_client_read(conn);
+        Ok(())
+    }
+
+    /// The edge drops a connection.
+    pub(crate) fn see_closed(&mut self, conn: Conn) -> Result<(), String> {
+        let (now_ms, stuck_ms) = (self.now_ms, self.stuck_ms());
+        let Some(socket) = self.socket(conn) else { return Err("a socket closes twice".into()) };
+        if std::mem::replace(&mut socket.is_closed, true) {
+            return Err(format!("{conn:?} is closed twice"));
+        }
+        let is_stuck = |since: u64| now_ms >= since + stuck_ms;
+        socket.is_given_up |= socket.full_since_ms.is_some_and(is_stuck) || socket.is_reset;
+        if socket.owner == Owner::Vanished {
+            let was_silent = !socket.fin && !socket.is_reset;
+            self.remove_socket(conn);
+            if was_silent {
+                self.mark(Mark::HalfDeadEnded);
+            }
+            return Ok(());
+        }
+        self.plan_client_read(conn);
+        Ok(())
+    }
+
+    /// The edge is gone, and with it this socket: the client reads what is there, or a reset takes it.
+    pub(crate) fn end_socket(&mut self, conn: Conn, socket: Socket) -> Result<(), String> {
+        let bytes: Vec<u8> = socket.kernel.into();
+        if self.random.chance(500) {
+            self.give(socket.owner, conn, &bytes)?;
+        }
+        self.tell_cut(socket.owner, conn, true)
     }
 }

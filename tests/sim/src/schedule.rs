@@ -1,10 +1,14 @@
 //! What happens when: actions in the order of virtual time, and of their making within a millisecond.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use forebay_core::hub::{FromHub, ToHub};
 use zhttp::Cursor;
+
+use crate::sockets::Conn;
+use crate::store::Event;
 
 /// Something that happens.
 #[derive(Debug)]
@@ -12,33 +16,51 @@ pub(crate) enum Action {
     /// The next operation of publishers, clients and fate.
     Operate,
     /// A packet of a handler reaches the hub.
-    HubPacket { feeder: usize, connection: u64, bytes: Bytes },
+    HubPacket { handler: usize, connection: u64, bytes: Bytes },
     /// A packet of the hub reaches a handler.
-    FeederPacket { feeder: usize, connection: u64, bytes: Bytes },
+    HandlerPacket { handler: usize, connection: u64, bytes: Bytes },
+    /// What waits for a handler is tried again.
+    RetryStalled { handler: usize },
     /// A message of the hub reaches a worker.
-    WorkerMessage { worker: usize, message: FromHub },
+    WorkerMessage { life: u64, worker: usize, message: FromHub },
     /// A message of a worker reaches the hub.
-    HubMessage { worker: usize, message: ToHub },
+    HubMessage { life: u64, worker: usize, message: ToHub },
+    /// The hub looks whether workers that missed events have caught up.
+    MakeGood { life: u64 },
     /// A worker has a turn.
-    WorkerTurn { worker: usize },
-    /// A handler greets.
-    Beat { feeder: usize, incarnation: u64 },
-    /// The store announces an event to a handler.
-    Announce { feeder: usize, incarnation: u64, channel: usize, event: usize },
-    /// A handler starts.
-    Start { feeder: usize },
-    /// A handler that has said bye exits.
-    Exit { feeder: usize, incarnation: u64 },
-    /// The edge hears that the connection of a handler is lost.
-    PeerLost { feeder: usize, connection: u64 },
-    /// A handler sends about a request.
-    Answer { feeder: usize, incarnation: u64, id: Bytes, last: bool },
-    /// A client connects; a handler finds out where it begins.
-    Connect { client: usize },
-    /// The edge takes the hold.
-    Open { client: usize, attempt: u32, cursors: Vec<(usize, Cursor)> },
+    WorkerTurn { life: u64, worker: usize },
+    /// A worker reads a socket.
+    EdgeRead { conn: Conn },
+    /// A socket takes bytes again.
+    Writable { conn: Conn },
     /// A client reads what waits for it.
-    Read { client: usize },
+    ClientRead { conn: Conn },
+    /// A client sends.
+    ClientSend { conn: Conn, bytes: Vec<u8> },
+    /// A handler greets.
+    Beat { handler: usize, incarnation: u64 },
+    /// The store announces an event to a handler.
+    Announce { handler: usize, incarnation: u64, channel: usize, event: Rc<Event> },
+    /// A handler starts.
+    Start { handler: usize },
+    /// A handler that has said bye exits.
+    Exit { handler: usize, incarnation: u64 },
+    /// The edge hears that the connection of a handler is lost.
+    PeerLost { handler: usize, connection: u64 },
+    /// A handler goes on with a request.
+    Advance { handler: usize, incarnation: u64, id: Bytes },
+    /// A REP socket answers.
+    Reply { life: u64, bytes: Bytes },
+    /// A client connects.
+    Connect { client: usize },
+    /// The cleaner ends a log, if this is its last event.
+    CleanEnd { channel: usize, fence: Cursor },
+    /// The cleaner deletes a log, if this is its last event.
+    CleanDelete { channel: usize, fence: Cursor },
+    /// The edge starts.
+    EdgeStart,
+    /// The time of a draining edge is up.
+    EdgeStop { life: u64 },
 }
 
 /// Whose packets keep their order among themselves.
@@ -49,9 +71,9 @@ pub(crate) enum Line {
     /// From a worker to the hub.
     ToHub(usize),
     /// From the hub to a handler.
-    ToFeeder(usize),
+    ToHandler(usize),
     /// From a handler to the hub.
-    FromFeeder(usize),
+    FromHandler(usize),
 }
 
 /// The queue.
@@ -61,6 +83,8 @@ pub(crate) struct Schedule {
     count: u64,
     /// When the last packet of a line arrives.
     lines: HashMap<Line, u64>,
+    /// Until when nothing of a line arrives, whatever keeps its order.
+    partitions: HashMap<Line, u64>,
 }
 
 impl Schedule {
@@ -83,20 +107,32 @@ impl Schedule {
 
     /// Something is to happen then, but not before what was put on the same line earlier.
     pub(crate) fn in_line(&mut self, line: Line, due_ms: u64, action: Action) {
+        let due_ms = self.behind_partition(line, due_ms);
         let last = self.lines.entry(line).or_default();
         *last = due_ms.max(*last);
         let due_ms = *last;
         self.at(due_ms, action);
     }
 
+    /// When something that would arrive then does, as the line may be cut.
+    pub(crate) fn behind_partition(&self, line: Line, due_ms: u64) -> u64 {
+        self.partitions.get(&line).map_or(due_ms, |until| due_ms.max(*until))
+    }
+
     /// A connection begins anew: nothing of it is on its way.
     pub(crate) fn clear_line(&mut self, line: Line) {
         self.lines.remove(&line);
+        self.partitions.remove(&line);
     }
 
-    /// Nothing of this line arrives before then.
-    pub(crate) fn hold_line(&mut self, line: Line, until_ms: u64) {
-        let last = self.lines.entry(line).or_default();
-        *last = until_ms.max(*last);
+    /// Nothing of this line that is sent from now on arrives before then.
+    pub(crate) fn cut_line(&mut self, line: Line, until_ms: u64) {
+        let until = self.partitions.entry(line).or_default();
+        *until = until_ms.max(*until);
+    }
+
+    /// All lines are whole again.
+    pub(crate) fn mend(&mut self) {
+        self.partitions.clear();
     }
 }

@@ -1,33 +1,57 @@
-//! A model of the store: what a channel's log holds now, and everything that it ever held.
+//! A model of the store: what each channel's log holds now, told to the judge as it happens.
 //!
-//! A log goes on over an END: the next event begins a new epoch and names what it follows (`prev`).
-//! A log that was deleted is gone; the next event begins another log, and follows `0-0`. A reader
-//! at a cursor is contiguous with an event iff that follows the cursor: same epoch and the next
-//! offset, or `prev` is the cursor. Nothing else is, and that is all that gaps are made from.
+//! A log goes on over an END: the next event begins a new epoch and names what it follows (`prev`). A log that was
+//! deleted is gone; the next event begins another log, and follows `0-0`. A reader at a cursor is contiguous with an
+//! event iff that follows the cursor: same epoch and the next offset, or `prev` is the cursor. Nothing else is, and
+//! that is all that gaps are made from.
+//!
+//! A fail-over loses the newest events of each log, also such as were acknowledged, as replication is asynchronous. The
+//! next append begins a new epoch in the same log, so that no id is given twice; its first event follows the head that
+//! survived. The clock may jump either way, but no fail-over forgets how far epochs were: that is assumed of the real
+//! one too (its lag is shorter than clocks differ, see hold.md H-5).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use zhttp::Cursor;
-use zhttp::hold::{GapReason, HoldChannel};
+use zhttp::hold::GapReason;
+
+use crate::judge::{History, Id, Record};
 
 /// One event, as it was stored.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Event {
-    /// Its id.
     pub(crate) id: Cursor,
     /// What it follows.
     pub(crate) prev: Cursor,
     /// It ended the channel.
     pub(crate) end: bool,
+    /// It is about the stream itself.
+    pub(crate) control: bool,
     /// What readers get.
-    pub(crate) data: String,
+    pub(crate) data: Rc<str>,
+    /// From when on its publisher knows.
+    pub(crate) acknowledged_ms: u64,
 }
 
 impl Event {
     /// Whether a reader at `cursor` misses nothing when it gets this next.
-    pub(crate) fn follows(&self, cursor: Cursor) -> bool {
+    fn follows(&self, cursor: Cursor) -> bool {
         self.prev == cursor || Cursor::new(self.id.epoch, self.id.offset - 1) == cursor
     }
+}
+
+/// What is to be appended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NewEvent {
+    /// A message, with so much padding.
+    Message { padding: usize },
+    /// The last message of an epoch.
+    End,
+    /// The cleaner ends the channel.
+    Idle,
+    /// A fail-over has lost something.
+    Loss,
 }
 
 /// One channel.
@@ -35,13 +59,13 @@ impl Event {
 pub(crate) struct Channel {
     /// Its name on the wire.
     pub(crate) name: String,
-    /// Every event that there ever was, in the order of ids.
-    pub(crate) history: Vec<Event>,
-    /// The log, as indices of `history`: what is kept of it. Never empty while there is a log.
-    kept: VecDeque<usize>,
+    /// The log. Never empty while there is one.
+    kept: VecDeque<Rc<Event>>,
     /// The epoch in which the log began.
-    log_epoch: u64,
+    born: u64,
     last_epoch: u64,
+    /// A fail-over was here: the next event begins an epoch.
+    is_renewed: bool,
 }
 
 /// What is kept after a cursor.
@@ -49,102 +73,195 @@ pub(crate) struct Channel {
 pub(crate) struct Range {
     /// Nothing is kept between the cursor and this event.
     pub(crate) gap: Option<(Cursor, GapReason)>,
-    /// Indices in the history.
-    pub(crate) events: Vec<usize>,
+    pub(crate) events: Vec<Rc<Event>>,
+}
+
+/// All channels.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) channels: Vec<Channel>,
+    /// What the judge knows.
+    pub(crate) history: History,
+    /// What its clock shows more than the world's; never below 0.
+    pub(crate) clock_ahead_ms: u64,
+}
+
+/// What a fail-over did to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loss {
+    pub(crate) acknowledged: usize,
+    pub(crate) unacknowledged: usize,
+    pub(crate) is_all: bool,
+}
+
+/// The place of a cursor, for the judge.
+pub(crate) fn id_of(cursor: Cursor) -> Id {
+    Id::new(cursor.epoch, cursor.offset)
+}
+
+impl Store {
+    /// So many channels without logs.
+    pub(crate) fn new(channels: usize) -> Self {
+        let name = |index| format!("o:c{index}");
+        let channel = |index| Channel { name: name(index), ..Channel::default() };
+        Store {
+            channels: (0..channels).map(channel).collect(),
+            history: History::new((0..channels).map(name)),
+            clock_ahead_ms: 0,
+        }
+    }
+
+    /// Appends an event; its publisher knows `delay_ms` later. Also says whether its epoch is ahead of the clock.
+    ///
+    /// # Errors
+    ///
+    /// The ids do not grow.
+    pub(crate) fn append(
+        &mut self,
+        now_ms: u64,
+        index: usize,
+        new: NewEvent,
+        delay_ms: u64,
+    ) -> Result<(Rc<Event>, bool), String> {
+        let channel = &mut self.channels[index];
+        let clock_ms = now_ms + self.clock_ahead_ms;
+        let head = channel.head();
+        let begins = channel.kept.is_empty() || channel.ended() || channel.is_renewed;
+        let is_ahead = begins && channel.last_epoch >= clock_ms;
+        let id = if begins {
+            channel.last_epoch = clock_ms.max(channel.last_epoch + 1);
+            channel.is_renewed = false;
+            if channel.kept.is_empty() {
+                channel.born = channel.last_epoch;
+            }
+            Cursor::new(channel.last_epoch, 1)
+        } else {
+            head.plus(1)
+        };
+        let event = Rc::new(Event {
+            id,
+            prev: head,
+            end: matches!(new, NewEvent::End | NewEvent::Idle),
+            control: matches!(new, NewEvent::Idle | NewEvent::Loss),
+            data: data(&channel.name, id, new).into(),
+            acknowledged_ms: now_ms + delay_ms,
+        });
+        channel.kept.push_back(Rc::clone(&event));
+        let record = Record {
+            id: id_of(id),
+            prev: id_of(head),
+            end: event.end,
+            control: event.control,
+            data: Rc::clone(&event.data),
+            born: channel.born,
+            tick: 0,
+            acknowledged_ms: event.acknowledged_ms,
+            is_kept: true,
+            is_lost: false,
+        };
+        self.history.append(index, record)?;
+        Ok((event, is_ahead))
+    }
+
+    /// Drops the oldest events, but for the last one.
+    pub(crate) fn trim(&mut self, index: usize, count: usize) {
+        let channel = &mut self.channels[index];
+        let count = count.min(channel.kept.len().saturating_sub(1));
+        channel.kept.drain(..count);
+        if let Some(oldest) = channel.kept.front() {
+            self.history.trim(index, id_of(oldest.id));
+        }
+    }
+
+    /// Deletes the log if this is its last event. Says whether it was.
+    ///
+    /// # Errors
+    ///
+    /// It deleted what it must not.
+    pub(crate) fn delete(&mut self, index: usize, fence: Cursor) -> Result<bool, String> {
+        let channel = &mut self.channels[index];
+        if channel.kept.is_empty() || channel.head() != fence {
+            return Ok(false);
+        }
+        channel.kept.clear();
+        self.history.delete(index, id_of(fence))?;
+        Ok(true)
+    }
+
+    /// Another node takes over, which has not got the newest events.
+    pub(crate) fn fail_over(&mut self, now_ms: u64, index: usize, lag: usize) -> Loss {
+        let channel = &mut self.channels[index];
+        channel.is_renewed = true;
+        let kept = channel.kept.len().saturating_sub(lag);
+        let lost = channel.kept.split_off(kept);
+        let is_acknowledged = |event: &&Rc<Event>| event.acknowledged_ms <= now_ms;
+        let acknowledged = lost.iter().filter(is_acknowledged).count();
+        if !lost.is_empty() {
+            self.history.fail_over(now_ms, index, id_of(channel.head()));
+        }
+        Loss {
+            acknowledged,
+            unacknowledged: lost.len() - acknowledged,
+            is_all: channel.kept.is_empty() && !lost.is_empty(),
+        }
+    }
+}
+
+fn data(name: &str, id: Cursor, new: NewEvent) -> String {
+    let short = name.split_once(':').map_or(name, |(_, short)| short);
+    let control = |kind: &str| {
+        format!(
+            r#"{{"event_type":"control","message_id":"{id}","control_type":"{kind}","channel":"{short}"}}"#
+        )
+    };
+    match new {
+        NewEvent::Message { padding } => {
+            format!(r#"{{"channel":"{name}","id":"{id}","pad":"{}"}}"#, "x".repeat(padding))
+        }
+        NewEvent::End => format!(r#"{{"channel":"{name}","id":"{id}","text":"the end"}}"#),
+        NewEvent::Idle => control("idle"),
+        NewEvent::Loss => control("history_lost"),
+    }
 }
 
 impl Channel {
-    /// A channel without a log.
-    pub(crate) fn new(name: String) -> Self {
-        Channel { name, ..Channel::default() }
-    }
-
     /// The last event of the log; `0-0` if there is none.
     pub(crate) fn head(&self) -> Cursor {
-        self.kept.back().map_or(Cursor::START, |&index| self.history[index].id)
+        self.kept.back().map_or(Cursor::START, |event| event.id)
     }
 
     /// The log ends with END.
     pub(crate) fn ended(&self) -> bool {
-        self.kept.back().is_some_and(|&index| self.history[index].end)
+        self.kept.back().is_some_and(|event| event.end)
     }
 
-    /// This is where the log ends with END.
-    pub(crate) fn ends_at(&self, cursor: Cursor) -> bool {
-        self.ended() && self.head() == cursor
+    /// A fail-over was here, and nothing was appended since.
+    pub(crate) fn is_renewed(&self) -> bool {
+        self.is_renewed
     }
 
-    /// What a handler says of the channel to the edge, for a reader who stands there.
-    pub(crate) fn read_from(&self, cursor: Cursor) -> HoldChannel<'_> {
-        HoldChannel { name: &self.name, cursor, ended: self.ends_at(cursor) }
-    }
-
-    /// Whether the event of this id is in the log.
-    pub(crate) fn keeps(&self, id: Cursor) -> bool {
-        self.kept.iter().any(|&index| self.history[index].id == id)
-    }
-
-    /// The event of this id.
-    pub(crate) fn event(&self, id: Cursor) -> Option<&Event> {
-        let index = self.history.binary_search_by_key(&id, |event| event.id).ok()?;
-        Some(&self.history[index])
-    }
-
-    /// The log to which this cursor belongs is there still.
-    pub(crate) fn has_log_of(&self, cursor: Cursor) -> bool {
-        cursor.epoch >= self.log_epoch || cursor == Cursor::START
-    }
-
-    /// Appends an event, with so much padding in its data.
-    pub(crate) fn append(&mut self, now_ms: u64, end: bool, padding: usize) -> usize {
-        let head = self.head();
-        let id = if self.kept.is_empty() || self.ended() {
-            self.last_epoch = now_ms.max(self.last_epoch + 1);
-            if self.kept.is_empty() {
-                self.log_epoch = self.last_epoch;
-            }
-            Cursor::new(self.last_epoch, 1)
-        } else {
-            head.plus(1)
-        };
-        let data =
-            format!(r#"{{"channel":"{}","id":"{id}","pad":"{}"}}"#, self.name, "x".repeat(padding));
-        let index = self.history.len();
-        self.history.push(Event { id, prev: head, end, data });
-        self.kept.push_back(index);
-        index
-    }
-
-    /// Drops the oldest events, but for the last one.
-    pub(crate) fn trim(&mut self, count: usize) {
-        let count = count.min(self.kept.len().saturating_sub(1));
-        self.kept.drain(..count);
-    }
-
-    /// Deletes the log.
-    pub(crate) fn delete(&mut self) {
-        self.kept.clear();
+    /// The place before the oldest event that is kept.
+    pub(crate) fn oldest_prev(&self) -> Cursor {
+        self.kept.front().map_or(Cursor::START, |event| event.prev)
     }
 
     /// Reads after a cursor: up to so many bytes of data, but at least one event if there is one.
     pub(crate) fn range(&self, after: Cursor, bytes_max: usize) -> Range {
-        let first = self.kept.partition_point(|&index| self.history[index].id <= after);
+        let first = self.kept.partition_point(|event| event.id <= after);
         let mut range = Range::default();
-        let Some(&next) = self.kept.get(first) else { return range };
-        let next = &self.history[next];
+        let Some(next) = self.kept.get(first) else { return range };
         if !next.follows(after) {
-            let same = self.has_log_of(after);
-            let reason = if same { GapReason::Trimmed } else { GapReason::Recreated };
+            let is_same = after.epoch >= self.born || after == Cursor::START;
+            let reason = if is_same { GapReason::Trimmed } else { GapReason::Recreated };
             range.gap = Some((next.id, reason));
         }
         let mut bytes = 0;
-        for &index in self.kept.range(first..) {
-            let size = self.history[index].data.len();
-            if bytes > 0 && bytes + size > bytes_max {
+        for event in self.kept.range(first..) {
+            if bytes > 0 && bytes + event.data.len() > bytes_max {
                 break;
             }
-            bytes += size;
-            range.events.push(index);
+            bytes += event.data.len();
+            range.events.push(Rc::clone(event));
         }
         range
     }

@@ -1,0 +1,370 @@
+//! One client: where it stands in each of its channels, and whether what it gets is what it is owed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::sse::{Block, SseReader, field};
+use super::{Cursors, History, Id, Log, Record};
+
+/// How a handler has placed a reader in one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The channel, by its place in the history.
+    pub channel: usize,
+    /// Where the connection begins.
+    pub at: Id,
+    /// The reader has the end of the channel.
+    pub ended: bool,
+}
+
+/// How a connection begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Begin<'a> {
+    /// The id that the client came with.
+    pub presented: Option<&'a str>,
+    /// Where the handler has put it.
+    pub taken: &'a [Taken],
+    /// When it asked, in ticks of the history.
+    pub tick: u64,
+}
+
+/// Why something is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapKind {
+    /// The log has let go of its beginning.
+    Trimmed,
+    /// The log is another one.
+    Recreated,
+    /// A fail-over lost some of what the gap spans.
+    Lost,
+    /// It stood beyond the end of the log, and is put there.
+    Back,
+    /// The log is gone: the gap lies before an end that no store has.
+    Gone,
+}
+
+/// What a client has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// An event of a channel.
+    Event {
+        /// The channel.
+        channel: usize,
+        /// It ends the channel.
+        end: bool,
+        /// It is about the stream itself.
+        control: bool,
+    },
+    /// Something is missing.
+    Gap(GapKind),
+    /// The log is gone.
+    Gone,
+    /// The edge stops.
+    Draining,
+    /// A handler wrote to the connection.
+    Note,
+    /// The connection lives.
+    Comment,
+    /// Where the connection begins.
+    Marker,
+}
+
+/// What a client knows.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// Where it stands.
+    places: BTreeMap<usize, Id>,
+    /// The channels that it reads.
+    set: BTreeSet<usize>,
+    /// The channels that it has read until a change whose effect it has not seen.
+    set_before: Option<BTreeSet<usize>>,
+    /// Channels of which it has the end, and got nothing since.
+    ended: BTreeSet<usize>,
+    last_id: Option<String>,
+    /// The channel of the last id, if that is plain.
+    last_channel: Option<usize>,
+    sse: SseReader,
+    asked_tick: u64,
+    was_sent_away: bool,
+}
+
+impl Reader {
+    /// The id to come back with, for one who wants these channels; none if the last one says nothing of them.
+    pub fn resume(&self, wants: &BTreeSet<usize>) -> Option<&str> {
+        let id = self.last_id.as_deref()?;
+        let fits = id.starts_with('~') || wants.iter().eq(self.last_channel.iter());
+        fits.then_some(id)
+    }
+
+    /// It forgets where it was.
+    pub fn forget(&mut self) {
+        self.last_id = None;
+    }
+
+    /// A response begins.
+    pub fn begin(&mut self, history: &History, begin: Begin<'_>) {
+        let presented = begin.presented.and_then(Cursors::parse);
+        self.places.clear();
+        self.ended.clear();
+        for taken in begin.taken {
+            let had = presented.as_ref().and_then(|id| id.of(&history.log(taken.channel).name));
+            self.places.insert(taken.channel, had.unwrap_or(taken.at));
+            if taken.ended {
+                self.ended.insert(taken.channel);
+            }
+        }
+        self.set = self.places.keys().copied().collect();
+        self.set_before = None;
+        self.sse = SseReader::default();
+        self.asked_tick = begin.tick;
+        self.was_sent_away = false;
+    }
+
+    /// Whether it is certain which channels the connection reads.
+    pub fn is_settled(&self) -> bool {
+        self.set_before.is_none()
+    }
+
+    /// A handler changes what the connection reads; it shows later, or never.
+    pub fn change(&mut self, added: &[Taken], removed: &[usize]) {
+        self.set_before = Some(self.set.clone());
+        for channel in removed {
+            self.set.remove(channel);
+        }
+        for taken in added {
+            self.set.insert(taken.channel);
+            self.places.insert(taken.channel, taken.at);
+            if taken.ended {
+                self.ended.insert(taken.channel);
+            }
+        }
+    }
+
+    /// Takes bytes of the response's content.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with them.
+    pub fn handle_bytes(&mut self, history: &History, bytes: &[u8]) -> Result<Vec<Seen>, String> {
+        self.sse.push(bytes);
+        let mut seen = Vec::new();
+        while let Some(block) = self.sse.next_block()? {
+            if let Some(what) = self.judge(history, &block)? {
+                seen.push(what);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The response has ended in order.
+    ///
+    /// # Errors
+    ///
+    /// It ends within an event, or its end was not due; `may_end` says that somebody has asked for it.
+    pub fn finish(&self, may_end: bool) -> Result<(), String> {
+        if !self.sse.is_at_boundary() {
+            return Err("the response ends within an event".into());
+        }
+        let ended = |set: &BTreeSet<usize>| set.is_subset(&self.ended);
+        let is_due = ended(&self.set) || self.set_before.as_ref().is_some_and(ended);
+        if !(may_end || self.was_sent_away || is_due) {
+            return Err(format!("the response ends, and {:?} have not all ended", self.set));
+        }
+        Ok(())
+    }
+
+    /// Whether it has the end of everything that it reads: then its response should have ended.
+    pub fn is_finished(&self) -> bool {
+        !self.set.is_empty() && self.set.is_subset(&self.ended)
+    }
+
+    /// What it lacks: an event that is kept and that it has not got, or word that its place is gone.
+    pub fn lack(&self, history: &History) -> Option<String> {
+        self.set.iter().find_map(|channel| {
+            let (log, at) = (history.log(*channel), self.places[channel]);
+            let head = log.head();
+            if at < head {
+                return Some(format!("stands at {at} in {}, which is at {head}", log.name));
+            }
+            // Behind an END nothing can be told before the log goes on.
+            let is_ended = log.record(head).is_none_or(|last| last.end);
+            let is_beyond = at > head && !is_ended;
+            is_beyond.then(|| format!("stands at {at} in {}, beyond its end {head}", log.name))
+        })
+    }
+
+    /// Whether it stands before the end of a log.
+    pub fn is_behind(&self, history: &History) -> bool {
+        self.places.iter().any(|(channel, at)| *at < history.log(*channel).head())
+    }
+
+    fn judge(&mut self, history: &History, block: &Block) -> Result<Option<Seen>, String> {
+        if block.comment {
+            return Ok(Some(Seen::Comment));
+        }
+        let said = block.id.as_deref().map(|id| Cursors::parse(id).ok_or("no id of ours"));
+        let said = said.transpose()?;
+        let Some(data) = block.data.as_deref() else {
+            let Some(said) = said else { return Ok(None) };
+            // Of one channel it may be the one that was read alone before a change.
+            let alone = |set: &BTreeSet<usize>| (set.len() == 1).then(|| set.first().copied());
+            let before = self.set_before.as_ref().and_then(alone);
+            let channel = alone(&self.set).or(before).flatten();
+            let channel = channel.or_else(|| self.set.first().copied());
+            let channel = channel.ok_or("an id, and no channels")?;
+            self.judge_id(history, (channel, block), &said)?;
+            return Ok(Some(Seen::Marker));
+        };
+        let is_control = match block.kind.as_deref() {
+            Some("stream") => false,
+            Some("control") => true,
+            other => return Err(format!("an event of type {other:?}")),
+        };
+        let control_type = if is_control { field(data, "control_type")? } else { "" };
+        match control_type {
+            "server_draining" if !self.was_sent_away && said.is_none() => {
+                self.was_sent_away = true;
+                return Ok(Some(Seen::Draining));
+            }
+            "note" if said.is_none() => return Ok(Some(Seen::Note)),
+            "server_draining" | "note" => return Err(format!("{data} with an id, or again")),
+            _ => {}
+        }
+        let channel = field(data, "channel")?;
+        let channel = history.channel_of(channel).ok_or_else(|| format!("no channel {channel}"))?;
+        let log = history.log(channel);
+        let at = *self.places.get(&channel).ok_or_else(|| format!("{} is not read", log.name))?;
+        let to = said.as_ref().and_then(|said| said.of(&log.name));
+        let (seen, to) = match control_type {
+            "gap" => self.judge_gap(log, at, data)?,
+            "expired" => (Seen::Gone, judge_gone(log, at, to.ok_or("an end without an id")?)?),
+            _ => {
+                let to = to.ok_or("an event without an id")?;
+                let record = judge_event(log, at, (to, data), is_control)?;
+                (Seen::Event { channel, end: record.end, control: is_control }, to)
+            }
+        };
+        self.places.insert(channel, to);
+        self.ended.remove(&channel);
+        if matches!(seen, Seen::Gone | Seen::Event { end: true, .. }) {
+            self.ended.insert(channel);
+        }
+        match said {
+            Some(said) => self.judge_id(history, (channel, block), &said)?,
+            // A handler tells of several in a row, with an id behind the last.
+            None if seen == Seen::Gap(GapKind::Back) => {}
+            None => return Err(format!("{data} without an id")),
+        }
+        Ok(Some(seen))
+    }
+
+    /// The id must be where the reader stands, in all its channels.
+    fn judge_id(
+        &mut self,
+        history: &History,
+        (channel, block): (usize, &Block),
+        said: &Cursors,
+    ) -> Result<(), String> {
+        let stands = |set: &BTreeSet<usize>| match said {
+            Cursors::Plain(id) => {
+                set.len() == 1 && set.contains(&channel) && self.places[&channel] == *id
+            }
+            Cursors::Composite { .. } => {
+                let is_at =
+                    |other: &usize| said.of(&history.log(*other).name) == Some(self.places[other]);
+                set.len() == said.channels() && set.len() > 1 && set.iter().all(is_at)
+            }
+        };
+        let is_old = self.set_before.as_ref().is_some_and(stands);
+        if stands(&self.set) {
+            if !is_old {
+                self.set_before = None;
+            }
+        } else if !is_old {
+            return Err(format!("the id {said:?} is not where it stands: {:?}", self.places));
+        }
+        self.last_id.clone_from(&block.id);
+        self.last_channel = matches!(said, Cursors::Plain(_)).then_some(channel);
+        Ok(())
+    }
+
+    fn judge_gap(&self, log: &Log, at: Id, data: &str) -> Result<(Seen, Id), String> {
+        let id = |name| Id::parse(field(data, name)?).ok_or(format!("no cursor in {data}"));
+        let (from, to) = (id("from")?, id("to")?);
+        let reason = field(data, "reason")?;
+        let name = &log.name;
+        if from != at {
+            return Err(format!("{name}: told of a gap from {from}, and stands at {at}"));
+        }
+        if to.before() < at || to == at {
+            let mut heads = log.heads_since(self.asked_tick);
+            if !heads.any(|head| head == to.before() && head < at) {
+                return Err(format!("{name}: led back from {from} to {to}, which is no end"));
+            }
+            return Ok((Seen::Gap(GapKind::Back), to.before()));
+        }
+        if let Some(kept) = log.between(at, to).find(|record| record.is_kept) {
+            let kept = kept.id;
+            return Err(format!("{name}: told of a gap from {from} to {to}, but {kept} is kept"));
+        }
+        let Some(first) = log.record(to) else {
+            judge_gone_at(log, at, to)?;
+            return Ok((Seen::Gap(GapKind::Gone), to.before()));
+        };
+        if first.follows(at) {
+            return Err(format!("{name}: told of a gap from {from} to {to} where none is"));
+        }
+        let is_same_log = at == Id::START || at.epoch >= first.born;
+        if reason != if is_same_log { "trimmed" } else { "recreated" } {
+            // A feeder that has not heard of the last event may put the end of a log that is gone in its place.
+            if !first.is_kept && judge_gone_at(log, at, to).is_ok() {
+                return Ok((Seen::Gap(GapKind::Gone), to.before()));
+            }
+            return Err(format!("{name}: the gap from {from} to {to} is not {reason}"));
+        }
+        let is_lost = log.record(at).is_some_and(|record| record.is_lost)
+            || log.between(at, to).any(|record| record.is_lost);
+        let kind = match is_same_log {
+            _ if is_lost => GapKind::Lost,
+            true => GapKind::Trimmed,
+            false => GapKind::Recreated,
+        };
+        Ok((Seen::Gap(kind), to.before()))
+    }
+}
+
+fn judge_event<'a>(
+    log: &'a Log,
+    at: Id,
+    (id, data): (Id, &str),
+    control: bool,
+) -> Result<&'a Record, String> {
+    let name = &log.name;
+    let record = log.record(id).ok_or_else(|| format!("{name} never had {id}"))?;
+    if &*record.data != data || record.control != control {
+        return Err(format!("{name} {id} was changed on its way"));
+    }
+    if !record.follows(at) {
+        return Err(format!("{name}: got {id}, which does not follow {at}"));
+    }
+    Ok(record)
+}
+
+/// An end that no store has: only behind the last event of a log that was gone at some time since.
+fn judge_gone(log: &Log, at: Id, id: Id) -> Result<Id, String> {
+    if id.before() != at {
+        return Err(format!("{}: told at {at} that its log is gone, with {id}", log.name));
+    }
+    judge_gone_at(log, at, id)?;
+    Ok(id)
+}
+
+/// Whether a log was gone at some time after what the reader has got was appended. A feeder that has just begun does not
+/// know where a log had ended, so the place of such an end may be one that an event had.
+fn judge_gone_at(log: &Log, at: Id, id: Id) -> Result<(), String> {
+    let since = log.last_up_to(at).map_or(0, |last| last.tick);
+    let was_gone = log.heads_since(since).skip(1).any(|head| head == Id::START);
+    if was_gone && !log.record(id).is_some_and(|record| record.is_kept) {
+        return Ok(());
+    }
+    Err(format!("{}: told that its log ended at {id}, which it never did", log.name))
+}
