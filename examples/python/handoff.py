@@ -15,8 +15,8 @@ import argparse
 import os
 import time
 
+import sockets
 import tnet
-import zmq
 
 # Seconds without a word from the edge after which the client is taken to be gone.
 SILENCE_MAX = 60
@@ -28,15 +28,7 @@ parser.add_argument("--take", nargs=4, metavar=("EDGE", "ID", "SEQ", "CREDITS"),
 options = parser.parse_args()
 
 name = "handoff-%d" % os.getpid()
-context = zmq.Context()
-stream = context.socket(zmq.DEALER)
-stream.identity = name.encode()
-stream.immediate = True  # not writable before it is connected
-stream.connect(options.spec + "-out-stream")
-stream.poll(flags=zmq.POLLOUT)
-answers = context.socket(zmq.XPUB)
-answers.connect(options.spec + "-in")
-answers.recv()  # the edge has subscribed
+stream, answers = sockets.connect(options.spec, name)
 
 
 def send(edge, id, seq, **packet):
@@ -94,7 +86,6 @@ if options.take:
     edge, id, seq, credits = options.take
     go_on(edge.encode(), id.encode(), int(seq), int(credits))
 else:
-    requests = context.socket(zmq.PULL)
-    requests.connect(options.spec + "-out")
+    requests = sockets.take_requests(options.spec)
     while True:
         begin(tnet.loads(requests.recv()[1:]))

@@ -14,8 +14,8 @@ Stop this program, and its clients are lost; `hold.py` shows how to do without t
 import argparse
 import time
 
+import sockets
 import tnet
-import zmq
 
 NAME = "keep-alive"
 
@@ -24,22 +24,10 @@ parser.add_argument("--spec", default="ipc://client", help="the edge's --zclient
 parser.add_argument("--expiry", type=float, default=60.0, help="seconds of silence after which a client is gone")
 options = parser.parse_args()
 
-context = zmq.Context()
 # What the edge says about sessions comes to the address that `from` gives.
-stream = context.socket(zmq.DEALER)
-stream.identity = NAME.encode()
-stream.immediate = True  # not writable before it is connected
-stream.connect(options.spec + "-out-stream")
-stream.poll(flags=zmq.POLLOUT)
-answers = context.socket(zmq.XPUB)
-answers.connect(options.spec + "-in")
-answers.recv()  # the edge has subscribed
-# Last of all: from now on there may be requests.
-requests = context.socket(zmq.PULL)
-requests.connect(options.spec + "-out")
-poller = zmq.Poller()
-poller.register(requests, zmq.POLLIN)
-poller.register(stream, zmq.POLLIN)
+stream, answers = sockets.connect(options.spec, NAME)
+requests = sockets.take_requests(options.spec)
+poller = sockets.poller(requests, stream)
 
 sessions = {}  # by edge and id: the number of the next packet, and when it expires
 

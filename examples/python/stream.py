@@ -10,8 +10,8 @@ name. Packets of a session are numbered, in each direction.
 
 import argparse
 
+import sockets
 import tnet
-import zmq
 
 NAME = "stream"
 
@@ -20,22 +20,10 @@ parser.add_argument("--spec", default="ipc://client", help="the edge's --zclient
 parser.add_argument("--bytes", type=int, default=1_000_000, help="how many")
 options = parser.parse_args()
 
-context = zmq.Context()
-# Credits come in here.
-stream = context.socket(zmq.DEALER)
-stream.identity = NAME.encode()
-stream.immediate = True  # not writable before it is connected
-stream.connect(options.spec + "-out-stream")
-stream.poll(flags=zmq.POLLOUT)
-answers = context.socket(zmq.XPUB)
-answers.connect(options.spec + "-in")
-answers.recv()  # the edge has subscribed
-# Last of all: from now on there may be requests.
-requests = context.socket(zmq.PULL)
-requests.connect(options.spec + "-out")
-poller = zmq.Poller()
-poller.register(requests, zmq.POLLIN)
-poller.register(stream, zmq.POLLIN)
+# Credits come in by `stream`.
+stream, answers = sockets.connect(options.spec, NAME)
+requests = sockets.take_requests(options.spec)
+poller = sockets.poller(requests, stream)
 
 sessions = {}  # by id: the first packet, the number of the next one, what is left to send, the credits
 
