@@ -262,11 +262,17 @@ impl HubLoop {
                 if self.stalled.remove(&handler) {
                     self.tell_workers(&FromHub::Flowing(handler));
                 }
+                tracing::debug!("handler {:?}: lost", String::from_utf8_lossy(&peer));
                 self.hub.handle_peer_lost(now_ms, &peer);
             }
-            Inbound::PushPeers { group, count } => self.hub.handle_push_peers(group, count),
+            Inbound::PushPeers { group, count } => {
+                tracing::debug!("group {group}: {count} handlers take requests");
+                self.hub.handle_push_peers(group, count);
+            }
             Inbound::PushReady { .. } => self.hub.handle_push_ready(),
-            Inbound::PeerJoined { .. } => {}
+            Inbound::PeerJoined { peer } => {
+                tracing::debug!("handler {:?}: there", String::from_utf8_lossy(&peer));
+            }
             Inbound::Malformed { peer, reason } => {
                 self.log_malformed(now_ms, peer.as_deref().unwrap_or_default(), reason);
             }
@@ -292,8 +298,13 @@ impl HubLoop {
             }
             HubOutput::Push { group, pending } => {
                 self.sends += 1;
-                if self.bus.try_push(group, pending.packet.clone()).is_err() {
-                    self.hub.handle_push_refused(now_ms, group, pending);
+                let id = String::from_utf8_lossy(&pending.id);
+                match self.bus.try_push(group, pending.packet.clone()) {
+                    Ok(()) => tracing::debug!("request {id}: pushed to group {group}"),
+                    Err(refused) => {
+                        tracing::debug!("request {id}: not pushed to group {group}: {refused}");
+                        self.hub.handle_push_refused(now_ms, group, pending);
+                    }
                 }
             }
             HubOutput::Route { peer, packet } => self.route(now_ms, peer, packet),

@@ -320,7 +320,9 @@ impl WorkerLoop {
                 Output::Hub(message) => self.to_hub.push_back(message),
                 Output::Read(key) => self.readable.push_back(key),
                 Output::Shutdown(key) => self.sockets.shutdown(key),
-                Output::Close(key) => {
+                Output::Close(key, reason) => {
+                    let worker = self.machine.index();
+                    tracing::debug!("connection {worker}-{}: closed, {reason}", key.index);
                     self.sockets.remove(self.poll.registry(), key);
                     // There is a place again, and a descriptor.
                     self.resume_accepting();
@@ -405,6 +407,9 @@ impl WorkerLoop {
                     Mode::Req => self.counted_req += 1,
                 }
                 let key = self.machine.accept(now_ms, mode);
+                // The ids of its sessions begin so, too.
+                let worker = self.machine.index();
+                tracing::debug!("connection {worker}-{}: accepted, in {mode} mode", key.index);
                 if self.sockets.insert(self.poll.registry(), key, stream).is_err() {
                     self.machine.handle_error(key);
                 }

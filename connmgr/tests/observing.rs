@@ -203,6 +203,25 @@ fn the_debug_socket_gives_the_log_whatever_its_level() {
     }
 }
 
+/// What an operator follows it for: what becomes of a connection and of its request.
+#[test]
+fn the_debug_socket_tells_what_becomes_of_a_request() {
+    let edge = Edge::start(&["--debug-socket=debug", "--workers=1"]);
+    let mut debug = edge.debug_client();
+    debug_line(&mut debug);
+    let mut client = edge.client();
+    assert!(ask(&mut client, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 503 "));
+    drop(client);
+    for expected in [
+        "connection 0-0: accepted, in stream mode\n",
+        "request 0-0-1: not pushed to group 0: there is no such peer\n",
+    ] {
+        assert_eq!(parse(&debug_line(&mut debug)), ("DEBUG", expected));
+    }
+    // Why depends on how much of the answer the client has read.
+    assert!(debug_line(&mut debug).contains("] connection 0-0: closed, "));
+}
+
 #[test]
 fn the_log_has_condures_lines() {
     let mut edge = Edge::start(&["--prometheus=127.0.0.1:0", "--debug-socket=debug"]);

@@ -203,7 +203,7 @@ impl World {
                 Output::Hub(message) => self.tell_hub(life, worker, message),
                 Output::Read(key) => self.plan_edge_read(Conn { life, worker, key }),
                 Output::Shutdown(key) => self.see_shutdown(Conn { life, worker, key })?,
-                Output::Close(key) => self.see_closed(Conn { life, worker, key })?,
+                Output::Close(key, _) => self.see_closed(Conn { life, worker, key })?,
             }
         }
     }

@@ -35,6 +35,7 @@ mod writing;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -83,6 +84,16 @@ pub enum Mode {
     Req,
 }
 
+impl fmt::Display for Mode {
+    /// As in `--listen`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Stream => "stream",
+            Mode::Req => "req",
+        })
+    }
+}
+
 /// What the shell is to do.
 #[derive(Debug)]
 pub enum Output {
@@ -92,8 +103,8 @@ pub enum Output {
     Read(Key),
     /// Send what was written, then no more: shut down the write side.
     Shutdown(Key),
-    /// Drop the socket.
-    Close(Key),
+    /// Drop the socket. Why is for the log.
+    Close(Key, CloseReason),
 }
 
 /// What the shell sets.
@@ -154,6 +165,20 @@ pub enum CloseReason {
     Protocol,
     /// The edge stops.
     Drained,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CloseReason::Finished => "finished",
+            CloseReason::ClientLeft => "the client has left",
+            CloseReason::Failed => "the socket failed",
+            CloseReason::TimedOut => "timed out",
+            CloseReason::Handler => "by its handler",
+            CloseReason::Protocol => "what the client sends cannot be read",
+            CloseReason::Drained => "the edge stops",
+        })
+    }
 }
 
 impl CloseReason {
@@ -245,6 +270,11 @@ impl Worker {
             refusals: VecDeque::new(),
             config,
         }
+    }
+
+    /// Which worker this is.
+    pub fn index(&self) -> u16 {
+        self.config.index
     }
 
     /// How many connections there are.

@@ -213,7 +213,7 @@ impl Worker {
         connection.input.clear(&mut self.pool);
         connection.output.clear(&mut self.pool);
         self.leave(connection.state, key);
-        self.outputs.push_back(Output::Close(key));
+        self.outputs.push_back(Output::Close(key, reason));
     }
 
     /// Takes leave of the handler or the channels that a connection was with.

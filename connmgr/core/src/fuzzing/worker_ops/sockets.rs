@@ -142,7 +142,7 @@ impl Shell {
                 Output::Shutdown(key) => {
                     assert!(!std::mem::replace(&mut self.client(key).is_shut, true), "once");
                 }
-                Output::Close(key) => {
+                Output::Close(key, _) => {
                     assert!(!std::mem::replace(&mut self.client(key).is_closed, true), "once");
                 }
             }

@@ -235,7 +235,7 @@ impl Edge {
                     self.read(key);
                 }
                 Output::Shutdown(key) => self.client(key).is_shut = true,
-                Output::Close(key) => self.client(key).is_closed = true,
+                Output::Close(key, _) => self.client(key).is_closed = true,
             }
         }
         self.worker.check_invariants();
