@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use forebay_judge::{Begin, GapKind, Reader, Seen};
 use zhttp::Cursor;
 
 use crate::coverage::Mark;
 use crate::http::{Head, Piece, ResponseReader};
-use crate::judge::{Begin, GapKind, Reader, Seen};
 use crate::schedule::Action;
 use crate::sockets::{Conn, Owner};
 use crate::store::id_of;

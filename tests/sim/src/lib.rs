@@ -7,7 +7,7 @@
 //! handlers delays, reorders, loses and repeats; handlers and the edge are killed, cut off, stalled; clocks jump. Time
 //! is virtual, chance comes from the seed.
 //!
-//! Who watches: the [`judge`] reads what each client got and compares it with the store's history. `oracles` know naively
+//! Who watches: `forebay-judge` reads what each client got and compares it with the store's history. `oracles` know naively
 //! what the hub should know. Handlers check numbers and credits, visitors every byte. The machines check their own
 //! invariants. At the end faults stop, and within [`CATCH_UP_MS`] everybody must have everything; requests must be
 //! answered; then nothing may be sent but what says *I am here*; and when all have gone, nothing may be left.
@@ -26,7 +26,6 @@ mod finish;
 mod handler;
 mod handlers;
 mod http;
-pub mod judge;
 mod lives;
 mod operations;
 mod oracles;

@@ -13,10 +13,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use forebay_judge::{History, Id, Record};
 use zhttp::Cursor;
 use zhttp::hold::GapReason;
-
-use crate::judge::{History, Id, Record};
 
 /// One event, as it was stored.
 #[derive(Debug)]

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use forebay_judge::Taken;
 use zhttp::hold::{Change, Channels, Format, HoldChannel, HoldParams, Names, Send};
 use zhttp::{Cursor, Envelope, Id as WireId, Kind, composite};
 
 use crate::clients::State;
 use crate::coverage::Mark;
 use crate::handler::{Job, gap_data};
-use crate::judge::Taken;
 use crate::store::{Channel, id_of};
 use crate::wire::Class;
 use crate::world::{World, trace};

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::Id;
+use crate::Id;
 
 /// An event that the store once held.
 #[derive(Clone, Debug)]

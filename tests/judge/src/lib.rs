@@ -17,6 +17,8 @@
 //! * A response that ends in order ends behind a whole event, and only if its end was due.
 //! * In the end everybody has everything that is kept ([`Reader::lack`]), and nobody stands beyond the end of a log.
 
+#![forbid(unsafe_code)]
+
 mod history;
 mod id;
 mod reader;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sse::{Block, SseReader, field};
-use super::{Cursors, History, Id, Log, Record};
+use crate::sse::{Block, SseReader, field};
+use crate::{Cursors, History, Id, Log, Record};
 
 /// How a handler has placed a reader in one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

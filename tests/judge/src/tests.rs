@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::{Begin, Cursors, GapKind, History, Id, Reader, Record, Seen, Taken};
+use crate::{Begin, Cursors, GapKind, History, Id, Reader, Record, Seen, Taken};
 
 const fn id(epoch: u64, offset: u64) -> Id {
     Id::new(epoch, offset)
