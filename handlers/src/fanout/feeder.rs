@@ -17,13 +17,13 @@
 //! its head is read (H-42); the edge compares it with what it has. After announcements were
 //! interrupted all heads are read again. Each second edges are told the heads that moved, and each
 //! head at least every ten seconds. An edge that finds itself behind asks for a range. A log that
-//! expired is announced by nobody: the head of a quiet channel is read again within two minutes. And
-//! one that has lost its tail is made to go on ([`lost`](super::lost)).
+//! expired is announced by nobody: the head of a quiet channel is read again within two minutes. One
+//! that is gone, or has lost its tail, is made to go on ([`lost`](super::lost)).
 //!
 //! Announcements that are ready at the same time go out together: the busier a channel is, the
 //! fewer packets an event costs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -139,7 +139,7 @@ pub struct FeederStats {
     pub refused_total: AtomicU64,
     /// Times that announcements were interrupted.
     pub interrupted_total: AtomicU64,
-    /// Times that a log was found to have lost its tail.
+    /// Times that a log was found to have lost its tail, or to be gone.
     pub lost_tails_total: AtomicU64,
 }
 
@@ -276,8 +276,8 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
             Input::Range(edge, wanted) => {
                 let Some(channel) = parsed(&wanted.channel) else { return };
                 let RangeWanted { after, bytes, .. } = wanted;
-                let last = self.table.last(&channel);
-                let job = RangeJob { edge, channel, after, bytes, last, and_head: false };
+                let seen = self.table.head(&channel);
+                let job = RangeJob { edge, channel, after, bytes, seen, and_head: false };
                 if self.spawn_range(job).is_err() {
                     self.count(&self.stats.refused_total);
                 }
@@ -361,19 +361,13 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     /// Heads were read: for an edge that asked, or because some may have moved unseen.
     fn handle_heads(&mut self, read: &HeadsRead<E>) {
         let mut moved: BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> = BTreeMap::new();
-        let (mut doubtful, mut gone, mut lost) = (Vec::new(), HashSet::new(), Vec::new());
+        let (mut doubtful, mut lost) = (Vec::new(), Vec::new());
         for (name, head) in read.names.iter().zip(&read.heads) {
             match self.table.handle_head(name, head, read.asked) {
                 HeadNews::None => {}
                 HeadNews::Moved => {
                     for edge in self.table.edges(name) {
                         moved.entry(*edge).or_default().push((name.clone(), head.id));
-                    }
-                }
-                HeadNews::Gone(last) => {
-                    gone.insert(name);
-                    for packet in self.packets.gone(name, last, last) {
-                        self.send_to(self.table.edges(name), &packet);
                     }
                 }
                 HeadNews::Lost(seen) => {
@@ -389,7 +383,7 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
             // It gets all heads below.
             moved.remove(&edge.id());
             lost.extend(self.lost_to_edge(read, has));
-            self.answer_feed(edge, read, has, &gone);
+            self.answer_feed(edge, read, has);
         }
         if !lost.is_empty() {
             self.mend(lost);
@@ -400,19 +394,19 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     }
 
     /// Of the channels that an edge wants to be fed, those that it has further than the store has, and
-    /// than this feeder has seen. What an edge has it had from a feeder, before this was read.
+    /// than this feeder has seen: what that has seen is noticed without it. What an edge has it had from a feeder, before this was read.
     fn lost_to_edge(&self, read: &HeadsRead<E>, has: &[Option<Cursor>]) -> Vec<LostTail> {
         let of_all = read.names.iter().zip(&read.heads).zip(has);
         of_all
             .filter_map(|((name, head), has)| {
                 let seen = (*has)?;
-                let is_lost = head.id != Cursor::START && seen > self.table.head(name).max(head.id);
+                let is_lost = seen > self.table.head(name).max(head.id);
                 is_lost.then(|| LostTail { channel: name.clone(), head: *head, seen })
             })
             .collect()
     }
 
-    /// Lets logs go on that have lost their tail, in a task of its own.
+    /// Lets logs go on that are shorter than they were, in a task of its own.
     fn mend(&self, lost: Vec<LostTail>) {
         self.stats.lost_tails_total.fetch_add(lost.len() as u64, Ordering::Relaxed);
         let (store, retention, mends) = (self.store.clone(), self.retention, self.mends.clone());
@@ -428,34 +422,18 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
         });
     }
 
-    /// Answers a `feed`: for each channel what the edge does not have yet, and its head (H-43). Those
-    /// who are live in a log that is gone would wait in vain, so they are told, unless they were
-    /// just now, with all who were fed from here.
-    fn answer_feed(
-        &self,
-        edge: &E,
-        read: &HeadsRead<E>,
-        has: &[Option<Cursor>],
-        told: &HashSet<&ChannelName>,
-    ) {
+    /// Answers a `feed`: for each channel what the edge does not have yet, and its head (H-43).
+    fn answer_feed(&self, edge: &E, read: &HeadsRead<E>, has: &[Option<Cursor>]) {
         let mut heads = Vec::with_capacity(read.names.len());
         for ((name, head), has) in read.names.iter().zip(&read.heads).zip(has) {
             // By now it may be further than what was read.
             let head_now = self.table.head(name).max(head.id);
-            if let Some(has) = has.filter(|has| *has != Cursor::START)
-                && head_now == Cursor::START
-                && !told.contains(name)
-            {
-                for packet in self.packets.gone(name, has, self.table.last(name).max(has)) {
-                    self.send_to(&[edge.id()], &packet);
-                }
-            }
             let catch_up = has.filter(|has| *has < head.id).map(|after| RangeJob {
                 edge: edge.clone(),
                 channel: name.clone(),
                 after,
                 bytes: CATCH_UP_BYTES,
-                last: self.table.last(name),
+                seen: head_now,
                 and_head: true,
             });
             // Without room for the catch-up the head alone does: the edge asks for the range.
@@ -507,9 +485,9 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
     fn spawn_range(&self, job: RangeJob<E>) -> Result<(), ()> {
         let permit = Arc::clone(&self.ranges).try_acquire_owned().map_err(|_| ())?;
         let (store, packets) = (self.store.clone(), self.packets.clone());
-        let stats = Arc::clone(&self.stats);
+        let (stats, retention) = (Arc::clone(&self.stats), self.retention);
         tokio::spawn(async move {
-            if answer_range(&store, &packets, &job).await.is_ok() {
+            if answer_range(&store, retention, &packets, &job).await.is_ok() {
                 stats.ranges_total.fetch_add(1, Ordering::Relaxed);
             }
             drop(permit);

@@ -1,14 +1,16 @@
-//! What the feeder does about a log that has lost its tail.
+//! What the feeder does about a log that has lost its tail, or all of itself.
 //!
 //! A store that replicates asynchronously may come back from a failover without the last events that
 //! it acknowledged. They are gone; but they were announced, and readers have them. Such a reader stands
 //! beyond the log's end, and matches no event until one is appended, which for a quiet channel may be
-//! never: so it would wait in the belief that it has everything.
+//! never: so it would wait in the belief that it has everything. The same happens to the readers of a
+//! log that has expired, or was deleted, without an END that they got.
 //!
 //! A feeder notices: the head that it reads is behind one that it has seen, or that an edge says it
-//! has. Then it appends a control event (`failover`) that begins a new epoch beyond what was lost. From
-//! there all goes its ordinary way. Readers that have just what the log has get the event, since its
-//! predecessor is where they stand; those that have more ask for what follows, and are told of a gap.
+//! has. Then it appends a control event that begins a new epoch beyond what was lost: `failover`, or, if
+//! there is no log any more, the END `expired`. From there all goes its ordinary way. Readers that have
+//! just what the log has get the event, since its predecessor is where they stand; all others ask for
+//! what follows, and are told of a gap.
 //!
 //! Each feeder that notices tries the same. The append is fenced by the head that was read, so that
 //! one of them does it. (A publisher may have been faster: its event began a new epoch by itself.)
@@ -21,20 +23,31 @@ use std::time::Duration;
 
 use zhttp::Cursor;
 
-use crate::control::failover_event;
-use crate::store::{AppendError, ChannelName, Conditions, Head, Retention, Store};
+use crate::control::{EndReason, end_event, failover_event};
+use crate::store::{AppendError, ChannelName, Conditions, Head, NewEvent, Retention, Store};
 
 /// The pause before heads are read again whose logs could not be appended to.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// A log that has lost its tail.
+/// A log that has lost its tail, or is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LostTail {
     pub(super) channel: ChannelName,
-    /// Where the log ends.
+    /// Where the log ends; `0-0` if there is none.
     pub(super) head: Head,
     /// The last event that is known to have been in it.
     pub(super) seen: Cursor,
+}
+
+impl LostTail {
+    /// What its readers are told.
+    fn event(&self) -> NewEvent {
+        if self.head.id == Cursor::START {
+            end_event(&self.channel, self.seen, EndReason::Expired)
+        } else {
+            failover_event(&self.channel, self.head, self.seen)
+        }
+    }
 }
 
 /// Lets these logs go on beyond what they lost. Returns the channels whose heads are to be read again,
@@ -45,9 +58,10 @@ pub(super) async fn mend<S: Store>(
     lost: Vec<LostTail>,
 ) -> Vec<ChannelName> {
     let mut doubtful = Vec::new();
-    for LostTail { channel, head, seen } in lost {
-        tracing::warn!(%channel, head = %head.id, %seen, "a log has lost its tail");
-        let event = failover_event(&channel, head, seen);
+    for lost in lost {
+        let event = lost.event();
+        let LostTail { channel, head, seen } = lost;
+        tracing::warn!(%channel, head = %head.id, %seen, "a log is shorter than it was");
         let conditions = Conditions {
             fence: Some(head.id),
             beyond: Some(seen),
@@ -71,9 +85,10 @@ pub(super) async fn mend<S: Store>(
 pub(super) async fn mend_if_torn<S: Store>(
     store: &S,
     retention: Retention,
-    LostTail { channel, head, seen }: LostTail,
+    lost: LostTail,
 ) -> bool {
-    let event = failover_event(&channel, head, seen);
+    let event = lost.event();
+    let LostTail { channel, head, seen } = lost;
     let fence = Some(head.id);
     let conditions = Conditions { fence, torn: true, retention, ..Conditions::default() };
     match store.append(&channel, event, &conditions).await {

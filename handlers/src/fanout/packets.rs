@@ -9,7 +9,6 @@ use bytes::Bytes;
 use zhttp::hold::{self, Event, EventList, Events, Gap, Heads};
 use zhttp::{Cursor, Kind};
 
-use crate::control::{EndReason, end_event};
 use crate::store::{ChannelName, GapReason, Range, StoredEvent};
 
 /// Bytes of event data in one packet, but one event at least. A larger packet would keep what comes
@@ -39,49 +38,16 @@ impl Packets {
 
     /// The answer to a range after a cursor: a gap if something is missing, then what is kept; or
     /// where the log ends if nothing comes after.
-    ///
-    /// `last` is the last event that was ever heard of in this channel; it says where a log ended
-    /// that is gone.
-    pub(super) fn range(
-        &self,
-        channel: &ChannelName,
-        after: Cursor,
-        range: &Range,
-        last: Cursor,
-    ) -> Vec<Bytes> {
-        let head = range.head.id;
-        if head == Cursor::START && after != Cursor::START {
-            return self.gone(channel, after, last.max(after));
-        }
+    pub(super) fn range(&self, channel: &ChannelName, after: Cursor, range: &Range) -> Vec<Bytes> {
         let mut packets = Vec::new();
         if let Some(gap) = &range.gap {
             packets.push(self.gap(channel, after, gap.first, gap.reason));
         }
         packets.extend(self.events(channel, &range.events));
         if range.events.is_empty() {
-            packets.extend(self.heads(&[(channel.clone(), head)]));
+            packets.extend(self.heads(&[(channel.clone(), range.head.id)]));
         }
         packets
-    }
-
-    /// Tells a reader at `after` that the log, which ended at `last`, is gone: with an END that no
-    /// store has.
-    ///
-    /// It is in the place of an event that will never be, for the next log has another epoch. A
-    /// reader that comes back with its id is held there, and told of a gap when there is a log
-    /// again. Without this a reader would ask for ever for what is gone.
-    pub(super) fn gone(&self, channel: &ChannelName, after: Cursor, last: Cursor) -> Vec<Bytes> {
-        let end = end_event(channel, last, EndReason::Expired);
-        let event = StoredEvent {
-            id: last.plus(1),
-            prev: last,
-            end: end.end,
-            kind: end.kind,
-            data: end.data,
-        };
-        let missed = after != last;
-        let gap = missed.then(|| self.gap(channel, after, event.id, GapReason::Trimmed));
-        gap.into_iter().chain(self.events(channel, std::slice::from_ref(&event))).collect()
     }
 
     /// Events that follow each other, in as few packets as may be.
@@ -253,9 +219,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_range_is_a_gap_and_events_or_a_head() {
-        let packets = |after, range: Range| {
-            all_shown(&Packets::new("fan").range(&channel(), after, &range, Cursor::START))
-        };
+        let packets =
+            |after, range: Range| all_shown(&Packets::new("fan").range(&channel(), after, &range));
         let head = Head { id: at(5, 4), ended: false, oldest_prev: at(5, 2) };
         let gap = StoreGap { prev: at(5, 2), first: at(5, 3), reason: GapReason::Trimmed };
         let events = vec![event(at(5, 3), at(5, 2), "a"), event(at(5, 4), at(5, 3), "b")];
@@ -265,16 +230,5 @@ pub(super) mod tests {
         let nothing = Range { events: Vec::new(), head, gap: None };
         assert_eq!(packets(at(5, 4), nothing), ["heads o:c=5-4"]);
         assert_eq!(packets(Cursor::START, Range::default()), ["heads o:c=0-0"]);
-    }
-
-    #[test]
-    fn a_log_that_is_gone_ends() {
-        let packets = |after, last| {
-            all_shown(&Packets::new("fan").range(&channel(), after, &Range::default(), last))
-        };
-        assert_eq!(packets(at(5, 3), Cursor::START), ["events o:c 5-3: !expired."]);
-        assert_eq!(packets(at(5, 3), at(5, 3)), ["events o:c 5-3: !expired."]);
-        let expected = ["gap o:c 5-3 5-8 trimmed", "events o:c 5-7: !expired."];
-        assert_eq!(packets(at(5, 3), at(5, 7)), expected);
     }
 }

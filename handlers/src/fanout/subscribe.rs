@@ -15,7 +15,7 @@
 //! | says `$` | | at the head, also if that is an END: what comes then is a new epoch. It is told the id |
 //! | has the END | has ended | not at all: it has everything. If that is so for all its channels, 204 |
 //! | is beyond the head | has lost its tail | there: the log goes on beyond what it lost ([`mend_if_torn`]), and the edge tells it of the gap |
-//! | is beyond the head | is there | at the head, and is told of a gap: its log is gone |
+//! | is beyond the head | is there | at the head, and is told of a gap: its log is gone. Closed behind that if the head is an END |
 //! | names any other | | there. If that is before what is kept, the edge tells it of the gap |
 //!
 //! A cursor in a channel that is unknown is kept: should the channel be made anew, its reader is
@@ -176,14 +176,11 @@ pub(super) fn place(start: &Start, head: Head, now_ms: u64) -> Place {
         Start::After(cursor) => *cursor,
     };
     let is_known = head.id != Cursor::START;
-    if is_known && head.ended && after >= head.id {
-        return Place { finished: true, ..at(after) };
-    }
     let is_from_the_future = after.epoch > now_ms.saturating_add(EPOCH_AHEAD_MAX_MS);
     if (is_known && after > head.id) || (!is_known && is_from_the_future) {
-        return Place { lost: Some(after), ..at(head.id) };
+        return Place { cursor: head.id, lost: Some(after), finished: head.ended };
     }
-    at(after)
+    Place { finished: is_known && head.ended && after == head.id, ..at(after) }
 }
 
 /// The first event that a reader can get who was put at the head of a log that has not ended.
@@ -201,7 +198,7 @@ fn placed(
     let of_all = subscription.channels.iter().zip(heads);
     let places: Vec<Place> =
         of_all.map(|(channel, head)| place(&start(channel), *head, now_ms)).collect();
-    if places.iter().all(|place| place.finished) {
+    if places.iter().all(|place| place.finished && place.lost.is_none()) {
         return Response::new(204);
     }
     let mut channels: Vec<HeldChannel> = subscription

@@ -6,11 +6,11 @@
 //! were read. An entry is some 150 bytes and the name.
 //!
 //! A head that is heard of can be older than one heard before, since reads and announcements come
-//! on different ways: then it is ignored. But that there is *no* log is news: a log does not shrink
-//! to nothing but by its deletion or expiry. Those who were live in it would wait in vain, so the
-//! table says so ([`HeadNews::Gone`]), once, unless the log had ended: then its readers know. And that
-//! a log is *shorter* than it was is news, if it was read for certain after that was known: then the
-//! store has lost its tail ([`HeadNews::Lost`]).
+//! on different ways: then it is ignored. But that a log is *shorter* than it was is news, if it was
+//! read for certain after that was known: then the store has lost its tail, or all of it by its
+//! deletion or expiry. Those who were live in it would wait in vain, so the table says so
+//! ([`HeadNews::Lost`]), each time that it is read, until the log has gone on. Only one that had ended
+//! goes quietly: its readers know.
 //!
 //! That news must not be older than the log. A channel that is read for the first time is often
 //! published to in the same moment: the read finds nothing, the first event is announced, and only
@@ -49,8 +49,6 @@ struct Fed {
     learned: u64,
     /// That event is an END.
     ended: bool,
-    /// The last event that was ever heard of, also of a log that is gone.
-    last: Cursor,
     /// Who is fed.
     edges: Vec<EdgeId>,
     /// Who waits for an event after a cursor.
@@ -90,9 +88,7 @@ pub(super) enum HeadNews {
     None,
     /// The log has gone on.
     Moved,
-    /// The log is gone, and had not ended. This was its last event.
-    Gone(Cursor),
-    /// The log ends before this event, which was in it.
+    /// The log ends before this event, which was in it; or there is none any more.
     Lost(Cursor),
     /// There was no log when it was read, but one may have come since: it is to be read again.
     Doubtful,
@@ -130,12 +126,7 @@ impl Table {
         self.channels.keys().cloned().collect()
     }
 
-    /// The last event that was ever heard of in a channel.
-    pub(super) fn last(&self, channel: &ChannelName) -> Cursor {
-        self.channels.get(channel).map_or(Cursor::START, |fed| fed.last)
-    }
-
-    /// Where a channel ends.
+    /// Where a channel ends, as far as was heard; or ended, if its log is shorter now.
     pub(super) fn head(&self, channel: &ChannelName) -> Cursor {
         self.channels.get(channel).map_or(Cursor::START, |fed| fed.head)
     }
@@ -181,7 +172,6 @@ impl Table {
                 head: Cursor::START,
                 learned: 0,
                 ended: false,
-                last: Cursor::START,
                 edges: Vec::new(),
                 waits: Vec::new(),
                 moved: false,
@@ -215,7 +205,6 @@ impl Table {
             fed.head = event.id;
             fed.learned = self.lessons;
             fed.ended = event.end;
-            fed.last = fed.last.max(event.id);
             fed.moved = true;
             fed.quiet = false;
             fed.wake();
@@ -238,12 +227,12 @@ impl Table {
             if fed.learned > asked.0 {
                 return HeadNews::Doubtful;
             }
-            let (last, had_ended) = (fed.head, fed.ended);
+            if !fed.ended {
+                return HeadNews::Lost(fed.head);
+            }
             fed.head = Cursor::START;
             fed.ended = false;
-            // An END that readers are told of stands behind the last event.
-            fed.last = if had_ended { last } else { last.plus(1) };
-            return if had_ended { HeadNews::None } else { HeadNews::Gone(last) };
+            return HeadNews::None;
         }
         if head.id < fed.head && fed.learned <= asked.0 {
             return HeadNews::Lost(fed.head);
@@ -255,7 +244,6 @@ impl Table {
         fed.head = head.id;
         fed.learned = self.lessons;
         fed.ended = head.ended;
-        fed.last = fed.last.max(head.id);
         fed.moved = true;
         fed.quiet = false;
         fed.wake();
@@ -347,7 +335,7 @@ mod tests {
         let after = table.asked();
         table.handle_feed(&room("b"), 0);
         table.handle_event(&room("b"), &event(at(1), Cursor::START, ""));
-        assert_eq!(table.handle_head(&channel, &Head::default(), after), HeadNews::Gone(at(1)));
+        assert_eq!(table.handle_head(&channel, &Head::default(), after), HeadNews::Lost(at(1)));
     }
 
     #[test]
@@ -361,11 +349,13 @@ mod tests {
         assert!(table.handle_event(&channel, &event(at(4), at(3), "")));
         assert_eq!(table.handle_head(&channel, &head(3), before), HeadNews::None);
         assert_eq!(table.head(&channel), at(4));
-        assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::Gone(at(4)));
-        assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::None);
-        assert_eq!((table.head(&channel), table.last(&channel)), (Cursor::START, at(5)));
+        // It says so until there is a log again.
+        for _ in 0..2 {
+            assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::Lost(at(4)));
+        }
         let new = event(Cursor::new(6, 1), Cursor::START, "");
         table.handle_event(&channel, &new);
+        assert_eq!(read(&mut table, &channel, &Head { id: new.id, ..head(1) }), HeadNews::None);
         assert_eq!(table.head(&channel), new.id);
     }
 
@@ -391,7 +381,7 @@ mod tests {
         table.handle_feed(&channel, 0);
         table.handle_event(&channel, &StoredEvent { end: true, ..event(at(1), at(0), "") });
         assert_eq!(read(&mut table, &channel, &Head::default()), HeadNews::None);
-        assert_eq!((table.head(&channel), table.last(&channel)), (Cursor::START, at(1)));
+        assert_eq!(table.head(&channel), Cursor::START);
     }
 
     #[test]

@@ -73,8 +73,8 @@ pub struct Conditions {
     pub fence: Option<Cursor>,
     /// The channel must not have ended.
     pub open: bool,
-    /// A cursor that a reader has got and that lies beyond the head, since the log lost its tail: the
-    /// event begins a new epoch, larger than the cursor's. Says nothing to a channel without events.
+    /// A cursor that a reader has got and that lies beyond the head, since the log lost its tail or is
+    /// gone: the event begins a new epoch, larger than the cursor's.
     pub beyond: Option<Cursor>,
     /// The log may have lost its tail since the last append: the server is another one, or was
     /// started anew after it went down over it. For those who heard of a loss from somebody whom

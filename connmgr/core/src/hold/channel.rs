@@ -209,7 +209,15 @@ impl Channel {
         true
     }
 
+    /// Whether a range is on its way that brings what is known to exist.
+    pub(super) fn awaits(&self) -> bool {
+        self.asked.is_some_and(|(after, _)| Some(after) <= self.known)
+    }
+
     /// A cursor after which members need something that exists; `None` if nobody does.
+    ///
+    /// Who stands beyond all that is known comes last. Mostly it knows more than we do yet; but if its
+    /// log has lost its tail it would hear of that never, unless somebody asks.
     ///
     /// Goes through the log like a lift: on from the range before, and back to the earliest reader at
     /// the end. The earliest each time would starve all others while readers keep coming to the
@@ -227,7 +235,11 @@ impl Channel {
             behind.into_iter().chain(live).min()
         };
         let on = self.swept.and_then(|swept| earliest(Bound::Excluded((swept, NONE))));
-        on.or_else(|| earliest(Bound::Unbounded))
+        let beyond = || {
+            let last = self.behind.last().map(|(cursor, _)| *cursor);
+            last.filter(|cursor| *cursor > known && known > Cursor::START)
+        };
+        on.or_else(|| earliest(Bound::Unbounded)).or_else(beyond)
     }
 
     /// Nothing waits for a fan-out: live members have what came, but for the one in progress.

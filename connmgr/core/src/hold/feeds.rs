@@ -83,9 +83,23 @@ struct Channel {
     check_ms: Option<u64>,
     /// The last event that was heard of.
     known: Option<Cursor>,
+    /// It is here, and an END.
+    has_end: bool,
     tail: Tail,
     /// Ranges on their way, by the cursor they follow.
     ranges: BTreeMap<Cursor, RangeState>,
+}
+
+impl Channel {
+    /// Hears of an event that may be missing here. Says whether it is new.
+    fn learn(&mut self, id: Cursor) -> bool {
+        let is_new = self.known < Some(id);
+        if is_new {
+            self.known = Some(id);
+            self.has_end = false;
+        }
+        is_new
+    }
 }
 
 /// A range that somebody waits for.
@@ -212,6 +226,7 @@ impl Feeds {
             heard_ms: None,
             check_ms: None,
             known: None,
+            has_end: false,
             tail: Tail::default(),
             ranges: BTreeMap::new(),
         });
@@ -313,7 +328,9 @@ impl Feeds {
             self.timers.remove(&(check_ms, Timer::Check(key)));
         }
         let Some(feeder) = channel.feeder.clone() else { return };
-        let entry = (Arc::clone(&channel.name), channel.tail.end().or(channel.known));
+        // Who has the END wants nothing before the log goes on, and that log may go any time (H-41).
+        let head = channel.known.filter(|_| !channel.has_end);
+        let entry = (Arc::clone(&channel.name), head);
         let check_ms = now_ms + self.config.answer_timeout_ms;
         channel.check_ms = Some(check_ms);
         self.timers.insert((check_ms, Timer::Check(key)));
@@ -389,17 +406,18 @@ impl Feeds {
         if channel.feeder.as_deref() == Some(from) {
             channel.heard_ms = Some(now_ms);
         }
-        let known = channel.known.max(Some(run.last()));
+        let is_last = channel.known <= Some(run.last());
         let old = channel.tail.end().is_some_and(|end| run.last() <= end);
         if old && !answered {
             return;
         }
-        if known == Some(run.last()) {
+        if is_last {
+            channel.known = Some(run.last());
+            channel.has_end = run.ends();
             self.tails_bytes -= channel.tail.bytes();
             channel.tail.push(run, self.config.tail_bytes_max);
             self.tails_bytes += channel.tail.bytes();
         }
-        channel.known = known;
         self.tell(key, &Fed::Events(Arc::clone(run)));
         self.shrink_tails();
         self.ask_waiting(now_ms);
@@ -410,7 +428,7 @@ impl Feeds {
         let Some(&key) = self.names.get(&gap.channel) else { return };
         self.answer(key, |after, _| gap.concerns(after));
         let channel = &mut self.channels[key.index];
-        channel.known = channel.known.max(Some(gap.first));
+        channel.learn(gap.first);
         self.tell(key, &Fed::Gap(Arc::clone(gap)));
         self.ask_waiting(now_ms);
     }
@@ -425,8 +443,7 @@ impl Feeds {
             channel.heard_ms = Some(now_ms);
         }
         // Workers know of all before; those that come are told when they open the channel.
-        if channel.known < Some(head) {
-            channel.known = Some(head);
+        if channel.learn(head) {
             let fed = Fed::Head(Arc::clone(&channel.name), head);
             self.tell(key, &fed);
         }

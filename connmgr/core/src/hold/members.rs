@@ -336,10 +336,12 @@ impl Members {
         }
     }
 
-    /// Hears of an event of a channel. If it is new, a range that brought nothing may bring more.
+    /// Hears of an event of a channel. If it is new, a range that brought nothing may bring more, and
+    /// one after what was not known yet is of no use.
     fn learn(&mut self, key: Key, id: Cursor) {
         let channel = &mut self.channels[key.index];
-        if channel.learn(id) && channel.fruitless > 0 {
+        let awaited = channel.awaits();
+        if channel.learn(id) && (channel.fruitless > 0 || !awaited) {
             self.handle_answer(key, |_| true);
         }
     }
@@ -382,10 +384,17 @@ impl Members {
             let key = self.unsettled.pop_front()?;
             let Some(channel) = self.channels.get_mut(key) else { continue };
             channel.unsettled = false;
-            if !channel.catchups.is_empty() || channel.asked.is_some() {
+            if !channel.catchups.is_empty() || channel.awaits() {
                 continue;
             }
             if let Some(after) = channel.need() {
+                if let Some((pending, due)) = channel.asked {
+                    // That one may bring nothing; it waits, unless something is known to exist.
+                    if Some(after) > channel.known || after == pending {
+                        continue;
+                    }
+                    self.retries.remove(&(due, key));
+                }
                 let wait_ms = self.config.range_retry_ms;
                 let longer_ms = wait_ms.saturating_mul(1 << channel.fruitless.min(8));
                 let retry_ms = now_ms + longer_ms.min(wait_ms.max(RANGE_RETRY_MS_MAX));

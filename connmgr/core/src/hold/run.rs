@@ -107,6 +107,11 @@ impl Run {
         self.after.plus(self.events.len() as u64)
     }
 
+    /// Whether the last event ends the channel.
+    pub fn ends(&self) -> bool {
+        self.events.last().is_some_and(|event| event.end)
+    }
+
     /// The cursors that are directly before the first event: the place in its own epoch, and the
     /// end of the former one.
     pub fn befores(&self) -> (Cursor, Option<Cursor>) {

@@ -86,6 +86,15 @@ impl Bench {
         let wanted = RangeWanted { channel: "o:a".to_owned(), after, bytes };
         self.feeder.send(Input::Range(edge.clone(), wanted)).await;
     }
+
+    /// Waits until channel `a` has an END of a later epoch; returns its id.
+    async fn end_behind(&self, before: Cursor) -> Cursor {
+        let read = || async { self.store.heads(&[room("a")]).await.unwrap()[0] };
+        eventually("an END", || async { read().await.id.epoch > before.epoch }).await;
+        let head = read().await;
+        assert!(head.ended && head.id.offset == 1, "{head:?}");
+        head.id
+    }
 }
 
 fn start<S: Store>(store: S) -> (FeederHandle<Recorder>, Arc<FeederStats>) {
@@ -213,11 +222,35 @@ async fn those_who_are_live_in_a_deleted_log_are_told() {
     bench.feed(&edge, &[("o:a", None)]).await;
     edge.until(&format!("heads o:a={id}")).await;
     assert!(bench.store.delete(&room("a"), Some(id)).await.unwrap());
-    edge.until(&format!("events o:a {}-{}: !expired.", id.epoch, id.offset)).await;
-    // Those who are behind as well, when they ask.
-    bench.range(&edge, Cursor::new(id.epoch, 0), 0).await;
-    edge.until(&format!("gap o:a {}-0 {}-3 trimmed", id.epoch, id.epoch)).await;
-    edge.until(&format!("events o:a {}-2: !expired.", id.epoch)).await;
+    // By the END of a log that is another one.
+    let end = bench.end_behind(id).await;
+    let told = format!("events o:a {}-0 prev 0-0: !expired.", end.epoch);
+    edge.until(&told).await;
+    // Each who had something asks what comes after it.
+    bench.range(&edge, id, 0).await;
+    edge.until(&format!("gap o:a {id} {end} recreated")).await;
+    // That END goes quietly.
+    assert!(bench.store.delete(&room("a"), Some(end)).await.unwrap());
+    let new = bench.store.put(&room("a"), "2", false).await;
+    edge.until(&format!("events o:a {}-0 prev 0-0: 2", new.epoch)).await;
+    let ends = edge.packets().iter().filter(|packet| **packet == told).count();
+    assert_eq!(ends, 2, "announced, and as a range");
+}
+
+#[tokio::test]
+async fn who_is_behind_in_a_log_that_is_gone_is_told() {
+    let bench = Bench::new().await;
+    let id = bench.store.put(&room("a"), "1", true).await;
+    let edge = Recorder::new(0);
+    bench.feed(&edge, &[("o:a", None)]).await;
+    edge.until(&format!("heads o:a={id}")).await;
+    // The log had ended, and those who have that need nothing; but somebody was slow.
+    assert!(bench.store.delete(&room("a"), Some(id)).await.unwrap());
+    let behind = Cursor::new(id.epoch, 0);
+    bench.range(&edge, behind, 0).await;
+    let end = bench.end_behind(id).await;
+    edge.until(&format!("gap o:a {behind} {end} recreated")).await;
+    edge.until(&format!("events o:a {}-0 prev 0-0: !expired.", end.epoch)).await;
 }
 
 #[tokio::test]
@@ -226,7 +259,8 @@ async fn an_edge_that_comes_with_a_head_of_a_log_that_is_gone_is_told() {
     let edge = Recorder::new(0);
     // Another feeder told it of that event, before the log expired.
     bench.feed(&edge, &[("o:a", Some(Cursor::new(5, 7))), ("o:b", Some(Cursor::START))]).await;
-    edge.until("events o:a 5-7: !expired.").await;
+    let end = bench.end_behind(Cursor::new(5, 7)).await;
+    edge.until(&format!("events o:a {}-0 prev 0-0: !expired.", end.epoch)).await;
     let packets = edge.until("heads o:a=0-0 o:b=0-0").await;
     assert!(!packets.iter().any(|packet| packet.contains("events o:b")), "{packets:?}");
 }

@@ -261,6 +261,17 @@ fn a_cursor_in_an_unknown_channel_is_kept() {
 }
 
 #[test]
+fn who_is_beyond_an_end_is_told_before_it_is_over() {
+    let end = Cursor::new(5, 9);
+    let head = Head { id: end, ended: true, oldest_prev: Cursor::new(5, 4) };
+    let after = |cursor| place(&Start::After(cursor), head, NOW_MS);
+    assert_eq!(after(end), Place { cursor: end, lost: None, finished: true });
+    let beyond = Cursor::new(6, 1);
+    assert_eq!(after(beyond), Place { cursor: end, lost: Some(beyond), finished: true });
+    assert_eq!(after(Cursor::new(5, 8)), Place { finished: false, ..after(Cursor::new(5, 8)) });
+}
+
+#[test]
 fn a_reader_without_a_cursor_begins_before_the_oldest_event() {
     let (id, oldest_prev) = (Cursor::new(5, 9), Cursor::new(5, 4));
     let head = Head { id, ended: true, oldest_prev };

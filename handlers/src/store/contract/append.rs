@@ -298,6 +298,20 @@ pub(super) async fn what_is_beyond_the_head_is_passed_by_a_new_epoch<S: Store>(s
     assert_eq!(append(&store, &channel, event("3")).await, next.plus(1));
 }
 
+pub(super) async fn what_is_beyond_a_log_that_is_gone_is_passed_as_well<S: Store>(store: S) {
+    let channel = room("beyond-nothing");
+    let lost = Cursor::new(append(&store, &room("clock"), event("1")).await.epoch + 60_000, 7);
+    let fence = Some(Cursor::START);
+    let passing = Conditions { fence, beyond: Some(lost), ..Conditions::default() };
+    let first = store.append(&channel, event("1"), &passing).await.unwrap().id;
+    assert_eq!(first, Cursor::new(lost.epoch + 1, 1));
+    let range = store.range(&channel, Cursor::START, ALL).await.unwrap();
+    assert_eq!((range.events.len(), range.events[0].prev, range.gap), (1, Cursor::START, None));
+    let again = store.append(&channel, event("1"), &passing).await;
+    assert_eq!(again, Err(AppendError::Conflict { head: first }));
+    assert_eq!(append(&store, &channel, event("2")).await, first.plus(1));
+}
+
 pub(super) async fn a_log_that_lost_nothing_is_not_torn<S: Store>(store: S) {
     let (channel, unknown) = (room("not-torn"), room("not-torn-unknown"));
     let torn = Conditions { torn: true, ..Conditions::default() };

@@ -94,6 +94,7 @@ contract! {
         one_of_many_with_the_same_expectation_wins,
         one_of_many_with_the_same_message_id_is_stored,
         what_is_beyond_the_head_is_passed_by_a_new_epoch,
+        what_is_beyond_a_log_that_is_gone_is_passed_as_well,
         a_log_that_lost_nothing_is_not_torn,
         concurrent_appends_leave_no_hole,
         a_rate_refuses_and_says_exactly_until_when,

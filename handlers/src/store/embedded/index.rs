@@ -209,16 +209,16 @@ impl Index {
     ) -> StoredEvent {
         let retention = &conditions.retention;
         let channel = self.channels.entry(name.clone()).or_default();
+        let passed = conditions.beyond.map_or(0, |lost| lost.epoch + 1);
         let log = match channel.log.as_mut() {
             Some(log) => {
                 // A reader is further than the log: what it has got last is lost.
                 log.torn |= conditions.beyond.is_some();
-                let passed = conditions.beyond.map_or(0, |lost| lost.epoch + 1);
                 log.push(now.ms().max(passed), event.end);
                 log
             }
             None => {
-                let epoch = now.ms().max(self.floor + 1);
+                let epoch = now.ms().max(self.floor + 1).max(passed);
                 channel.log.insert(Log::new(epoch, event.end))
             }
         };

@@ -69,7 +69,8 @@ end
 if not epoch then
   -- Only an eviction can have left events without their meta.
   redis.call('DEL', log)
-  epoch, offset = math.max(now, tonumber(redis.call('GET', grave) or '0') + 1), 1
+  local buried = tonumber(redis.call('GET', grave) or '0')
+  epoch, offset = math.max(now, buried + 1, (beyond or 0) + 1), 1
   born = epoch
 elseif ended or beyond or torn then
   epoch, offset = math.max(now, epoch + 1, (beyond or 0) + 1), 1

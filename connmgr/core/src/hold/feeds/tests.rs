@@ -278,3 +278,23 @@ fn without_feeders_everything_waits() {
     assert_eq!((outputs(&mut feeds), feeds.next_deadline()), (Vec::new(), None));
     feeds.handle_left(6, &id("f"));
 }
+
+#[test]
+fn a_new_feeder_is_told_the_last_event_that_is_known_unless_it_is_an_end() {
+    let told = |feeds: &mut Feeds| {
+        feeds.handle_left(0, &id("f"));
+        feeds.handle_joined(0, &id("f"));
+        outputs(feeds)
+    };
+    let mut feeds = fed(3);
+    feeds.handle_events(0, b"f", &run("o:a", at(3), None, 1, false));
+    feeds.handle_head(0, b"f", "o:a", at(6));
+    assert_eq!(outputs(&mut feeds), ["worker 0 events 5-4", "worker 0 head 5-6"]);
+    assert_eq!(told(&mut feeds), ["feed f o:a@5-6"]);
+    feeds.handle_events(0, b"f", &run("o:a", at(6), None, 1, true));
+    assert_eq!(outputs(&mut feeds), ["worker 0 events 5-7"]);
+    assert_eq!(told(&mut feeds), ["feed f o:a"]);
+    feeds.handle_head(0, b"f", "o:a", Cursor::new(6, 1));
+    assert_eq!(outputs(&mut feeds), ["worker 0 head 6-1"]);
+    assert_eq!(told(&mut feeds), ["feed f o:a@6-1"], "it went on");
+}

@@ -576,3 +576,22 @@ fn a_range_that_brings_nothing_is_asked_for_ever_more_seldom() {
     head(&mut members, "o:a", at(2));
     assert_eq!(wants(&mut members, now_ms), [range(at(0))], "at once, for something is new");
 }
+
+#[test]
+fn who_is_beyond_all_that_is_known_asks_when_nobody_else_does() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:a", at(9))]);
+    wants(&mut members, 0);
+    head(&mut members, "o:a", Cursor::START);
+    assert_eq!(wants(&mut members, 0), [], "there is no log");
+    head(&mut members, "o:a", at(7));
+    assert_eq!(wants(&mut members, 0), [range(at(9))]);
+    open(&mut members, 2, &[("o:a", at(6))]);
+    assert_eq!(wants(&mut members, 1), [range(at(6))], "that is sure to bring something");
+    events(&mut members, "o:a", 6, 1, false);
+    assert_eq!(all(&mut members), [got(2, "5-7")]);
+    assert_eq!(wants(&mut members, 2), [range(at(9))]);
+    events(&mut members, "o:a", 7, 2, false);
+    assert_eq!(all(&mut members), [got(2, "5-8 5-9")]);
+    assert_eq!((wants(&mut members, 3), members.next_deadline()), (vec![], None));
+}
