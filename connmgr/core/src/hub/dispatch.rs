@@ -128,7 +128,7 @@ pub(super) struct Dispatch {
     blocked: BTreeMap<usize, u64>,
     /// Groups that a plain handler has ever been in.
     peopled: BTreeSet<usize>,
-    /// From when on handlers had time to say what they serve; `None` before the first came.
+    /// From when on handlers had time to say what they serve; `None` before the first that serves anything came.
     introduced_ms: Option<u64>,
     /// Who was last pushed out of the line, and from where: if it is refused it goes back there.
     pushing: Option<(Bytes, u64)>,
@@ -301,9 +301,11 @@ impl Dispatch {
     }
 
     /// A handler is there, or says something new about what it does.
-    pub(super) fn handle_joined(&mut self, now_ms: u64) {
-        let introduced_ms = now_ms.saturating_add(self.config.handler_wait_ms);
-        self.introduced_ms.get_or_insert(introduced_ms);
+    pub(super) fn handle_joined(&mut self, now_ms: u64, presence: &Presence) {
+        if presence.has_servers() {
+            let introduced_ms = now_ms.saturating_add(self.config.handler_wait_ms);
+            self.introduced_ms.get_or_insert(introduced_ms);
+        }
         self.resort = true;
     }
 

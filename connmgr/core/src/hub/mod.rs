@@ -386,7 +386,7 @@ impl Hub {
         } else {
             self.feeds.handle_left(now_ms, id);
         }
-        self.dispatch.handle_joined(now_ms);
+        self.dispatch.handle_joined(now_ms, &self.presence);
         let notices = std::mem::take(&mut self.notices);
         for notice in notices.into_iter().filter(|notice| notice.until_ms > now_ms) {
             self.notify(now_ms, notice.id, notice.packet);

@@ -80,6 +80,11 @@ impl Presence {
         self.handlers.get(id).is_some_and(|handler| handler.feeds && !handler.leaving)
     }
 
+    /// Whether some handler has ever served anything.
+    pub(super) fn has_servers(&self) -> bool {
+        !self.served.is_empty()
+    }
+
     /// Whether some handler has ever served this: one may come back and do it again.
     pub(super) fn has_served(&self, method: &str, path: &str) -> bool {
         let serves = |(served, prefix): &(Box<str>, Box<str>)| {

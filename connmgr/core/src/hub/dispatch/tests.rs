@@ -27,6 +27,10 @@ impl Edge {
     }
 
     fn hello(&mut self, name: &str, requests_max: u32) {
+        self.hello_that_serves(name, requests_max, &[("*", "/events/")]);
+    }
+
+    fn hello_that_serves(&mut self, name: &str, requests_max: u32, serves: &[(&str, &str)]) {
         let mut out = Vec::new();
         let hello = Hello {
             ttl_ms: 3000,
@@ -36,11 +40,11 @@ impl Edge {
             requests_max,
         };
         hold::write_packet(&mut out, name.as_bytes(), Kind::Hello, |fields| {
-            hello.write(fields, &[("*", "/events/")]);
+            hello.write(fields, serves);
         });
         let packet = Packet::parse(&out).unwrap();
         self.presence.handle_hello(0, packet.from, &Hello::read(&packet).unwrap());
-        self.dispatch.handle_joined(0);
+        self.dispatch.handle_joined(0, &self.presence);
     }
 
     fn left(&mut self, now_ms: u64, name: &str) {
@@ -343,6 +347,15 @@ fn what_was_never_served_is_not_waited_for_once_handlers_had_time_to_come() {
 }
 
 #[test]
+fn who_serves_nothing_does_not_say_that_nobody_does() {
+    let mut edge = Edge::new();
+    edge.hello_that_serves("feeder", 0, &[]);
+    edge.request(WAIT_MS, "1", "/events/x");
+    assert_eq!(edge.refuse_pushes(WAIT_MS), ["1"]);
+    assert!(matches!(edge.dispatch.requests[&b"1"[..]], Stage::Waiting { .. }));
+}
+
+#[test]
 fn a_withdrawn_request_stays_so_while_it_is_pushed() {
     let mut edge = Edge::new();
     edge.hello("a", 0);
@@ -430,7 +443,7 @@ fn who_waits_for_a_handler_that_leaves_goes_elsewhere() {
     edge.request(0, "2", "/events/x");
     assert_eq!(edge.said(0), ["1 to a"]);
     edge.presence.handle_bye(0, b"a");
-    edge.dispatch.handle_joined(0);
+    edge.dispatch.handle_joined(0, &edge.presence);
     let (_, pushed) = edge.outputs(0);
     assert_eq!(pushed.len(), 1, "nobody serves it any more");
     edge.done("1");
