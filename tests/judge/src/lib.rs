@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod afterwards;
 mod history;
 mod id;
 mod reader;
@@ -26,6 +27,7 @@ pub mod sse;
 #[cfg(test)]
 mod tests;
 
+pub use afterwards::Known;
 pub use history::{History, Log, Record};
 pub use id::{Cursors, Id};
-pub use reader::{Begin, GapKind, Reader, Seen, Taken};
+pub use reader::{Begin, GapKind, Reader, Seen, Taken, Tally};

@@ -1,9 +1,13 @@
 //! One client: where it stands in each of its channels, and whether what it gets is what it is owed.
 
+mod counting;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sse::{Block, SseReader, field};
 use crate::{Cursors, History, Id, Log, Record};
+
+pub use counting::Tally;
 
 /// How a handler has placed a reader in one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +42,6 @@ pub enum GapKind {
     Lost,
     /// It stood beyond the end of the log, and is put there.
     Back,
-    /// The log is gone: the gap lies before an end that no store has.
-    Gone,
 }
 
 /// What a client has got.
@@ -56,8 +58,6 @@ pub enum Seen {
     },
     /// Something is missing.
     Gap(GapKind),
-    /// The log is gone.
-    Gone,
     /// The edge stops.
     Draining,
     /// A handler wrote to the connection.
@@ -185,9 +185,8 @@ impl Reader {
             if at < head {
                 return Some(format!("stands at {at} in {}, which is at {head}", log.name));
             }
-            // Behind an END nothing can be told before the log goes on.
-            let is_ended = log.record(head).is_none_or(|last| last.end);
-            let is_beyond = at > head && !is_ended;
+            // Who has an END has all that it waits for; and of a log that is none nothing can be told.
+            let is_beyond = at > head && head != Id::START && !self.ended.contains(channel);
             is_beyond.then(|| format!("stands at {at} in {}, beyond its end {head}", log.name))
         })
     }
@@ -229,14 +228,13 @@ impl Reader {
             "server_draining" | "note" => return Err(format!("{data} with an id, or again")),
             _ => {}
         }
-        let channel = field(data, "channel")?;
+        let channel = field(data, "channel").or_else(|_| field(data, "channel_id"))?;
         let channel = history.channel_of(channel).ok_or_else(|| format!("no channel {channel}"))?;
         let log = history.log(channel);
         let at = *self.places.get(&channel).ok_or_else(|| format!("{} is not read", log.name))?;
         let to = said.as_ref().and_then(|said| said.of(&log.name));
         let (seen, to) = match control_type {
             "gap" => self.judge_gap(log, at, data)?,
-            "expired" => (Seen::Gone, judge_gone(log, at, to.ok_or("an end without an id")?)?),
             _ => {
                 let to = to.ok_or("an event without an id")?;
                 let record = judge_event(log, at, (to, data), is_control)?;
@@ -244,8 +242,11 @@ impl Reader {
             }
         };
         self.places.insert(channel, to);
-        self.ended.remove(&channel);
-        if matches!(seen, Seen::Gone | Seen::Event { end: true, .. }) {
+        // What leads back was told by the handler that has put it there, and knows whether that is an end.
+        if seen != Seen::Gap(GapKind::Back) {
+            self.ended.remove(&channel);
+        }
+        if matches!(seen, Seen::Event { end: true, .. }) {
             self.ended.insert(channel);
         }
         match said {
@@ -306,19 +307,13 @@ impl Reader {
             let kept = kept.id;
             return Err(format!("{name}: told of a gap from {from} to {to}, but {kept} is kept"));
         }
-        let Some(first) = log.record(to) else {
-            judge_gone_at(log, at, to)?;
-            return Ok((Seen::Gap(GapKind::Gone), to.before()));
-        };
+        let first = log.record(to);
+        let first = first.ok_or_else(|| format!("{name}: told of a gap to {to}, which never was"))?;
         if first.follows(at) {
             return Err(format!("{name}: told of a gap from {from} to {to} where none is"));
         }
         let is_same_log = at == Id::START || at.epoch >= first.born;
         if reason != if is_same_log { "trimmed" } else { "recreated" } {
-            // A feeder that has not heard of the last event may put the end of a log that is gone in its place.
-            if !first.is_kept && judge_gone_at(log, at, to).is_ok() {
-                return Ok((Seen::Gap(GapKind::Gone), to.before()));
-            }
             return Err(format!("{name}: the gap from {from} to {to} is not {reason}"));
         }
         let is_lost = log.record(at).is_some_and(|record| record.is_lost)
@@ -347,24 +342,4 @@ fn judge_event<'a>(
         return Err(format!("{name}: got {id}, which does not follow {at}"));
     }
     Ok(record)
-}
-
-/// An end that no store has: only behind the last event of a log that was gone at some time since.
-fn judge_gone(log: &Log, at: Id, id: Id) -> Result<Id, String> {
-    if id.before() != at {
-        return Err(format!("{}: told at {at} that its log is gone, with {id}", log.name));
-    }
-    judge_gone_at(log, at, id)?;
-    Ok(id)
-}
-
-/// Whether a log was gone at some time after what the reader has got was appended. A feeder that has just begun does not
-/// know where a log had ended, so the place of such an end may be one that an event had.
-fn judge_gone_at(log: &Log, at: Id, id: Id) -> Result<(), String> {
-    let since = log.last_up_to(at).map_or(0, |last| last.tick);
-    let was_gone = log.heads_since(since).skip(1).any(|head| head == Id::START);
-    if was_gone && !log.record(id).is_some_and(|record| record.is_kept) {
-        return Ok(());
-    }
-    Err(format!("{}: told that its log ended at {id}, which it never did", log.name))
 }

@@ -56,11 +56,6 @@ fn gap(from: &str, to: &str, reason: &str, id: &str) -> String {
     )
 }
 
-fn expired(id: &str) -> String {
-    let data = r#"{"event_type":"control","control_type":"expired","channel":"c0"}"#;
-    format!("event: control\nid: {id}\ndata: {data}\n\n")
-}
-
 /// A reader that stands there.
 fn reader_at(history: &History, at: Id) -> Reader {
     let mut reader = Reader::default();
@@ -91,7 +86,6 @@ fn what_is_right_passes() {
     assert_eq!(kind(id(30, 0), &trimmed), Seen::Gap(GapKind::Trimmed));
     let oldest = gap("0-0", "30-2", "trimmed", "30-1");
     assert_eq!(kind(Id::START, &oldest), Seen::Gap(GapKind::Trimmed));
-    assert_eq!(kind(id(20, 2), &expired("20-3")), Seen::Gone);
     assert_eq!(kind(id(20, 2), "retry: 500\n\n:\n\n"), Seen::Comment);
     let back = gap("40-7", "30-4", "recreated", "30-3");
     assert_eq!(kind(id(40, 7), &back), Seen::Gap(GapKind::Back));
@@ -121,7 +115,7 @@ fn what_is_wrong_does_not() {
     wrong(id(30, 0), &gap("30-0", "30-3", "trimmed", "30-2"), "is kept");
     wrong(id(30, 1), &gap("30-1", "30-2", "trimmed", "30-1"), "none is");
     wrong(id(40, 7), &gap("40-7", "30-3", "recreated", "30-2"), "which is no end");
-    wrong(id(30, 3), &expired("30-4"), "never did");
+    wrong(id(20, 1), &gap("20-1", "25-1", "recreated", "25-0"), "never was");
     let drained = "event: control\ndata: {\"control_type\":\"server_draining\"}\n\n";
     wrong(id(30, 3), &drained.repeat(2), "again");
 }

@@ -195,7 +195,7 @@ impl World {
                 State::Refused
             }
             // Whoever made the edge answer so, the client comes back; in the end it must be served.
-            404 | 500 | 502..=504 => State::Refused,
+            500 | 502..=504 => State::Refused,
             other => return Err(format!("the answer is {other}")),
         };
         Ok(())
@@ -233,10 +233,8 @@ impl World {
                     GapKind::Recreated => Mark::GapRecreated,
                     GapKind::Lost => Mark::GapLost,
                     GapKind::Back => Mark::GapBack,
-                    GapKind::Gone => Mark::GapGone,
                 });
             }
-            Seen::Gone => self.mark(Mark::LogGone),
             Seen::Note => self.mark(Mark::NoteSeen),
             Seen::Comment => {
                 self.clients[client].comments += 1;

@@ -30,9 +30,7 @@ marks! {
     /// A reader from beyond the end is led back by the handler that takes its hold.
     GapBack = "gap: led back by a handler",
     /// A log is gone, and a reader misses its last events too.
-    GapGone = "gap: before an end that no store has",
     /// A log is gone, and its readers are told.
-    LogGone = "end of a log that is gone",
     /// A control event from the log.
     ControlStored = "control event from the log",
     /// An end is delivered to one who was behind when it came.
@@ -69,6 +67,14 @@ marks! {
     Blocked = "held client blocked",
     /// It reads on.
     Drained = "blocked client drained",
+    /// A worker's turn is over, and it has more to deliver.
+    TurnUnfinished = "turn ended with deliveries left",
+    /// Events come meanwhile.
+    EventsInFanout = "events came during a fan-out",
+    /// More of them than it keeps.
+    FanoutFull = "more events than wait for a fan-out",
+    /// An event for more members than are served in one go.
+    CrowdServed = "event for more members than a slice",
     /// A client that is there no more is given up.
     HalfDeadEnded = "half-dead client given up",
     /// A client resets its connection.
@@ -101,6 +107,8 @@ marks! {
     LostUnacknowledged = "fail-over lost unacknowledged events",
     /// And a whole log.
     LostLog = "fail-over lost a log",
+    /// A reader of a log that is gone is told by the end of another.
+    GoneTold = "log that is gone made known by an end",
     /// A feeder makes the loss known by an event.
     LossTold = "loss made known by a control event",
     /// Announcements are interrupted.

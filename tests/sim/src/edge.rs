@@ -14,6 +14,7 @@ use forebay_core::hub::{DispatchConfig, FromHub, Hub, HubConfig, HubOutput, Rout
 use forebay_core::worker::{Output, Worker, WorkerConfig};
 use zhttp::Cursor;
 
+use crate::backlog::Unserved;
 use crate::coverage::Mark;
 use crate::scenario::{HANDLER_WAIT_MS, REQ_BODY_BYTES_MAX, Scenario};
 use crate::schedule::{Action, Line};
@@ -35,6 +36,8 @@ pub(crate) struct Seat {
     has_turn: bool,
     /// Messages on their way to it.
     waiting: usize,
+    /// What came while it had enough to do.
+    pub(crate) unserved: Unserved,
     /// Where channels end of which events were dropped.
     missed: BTreeMap<Arc<str>, Cursor>,
 }
@@ -60,6 +63,7 @@ impl Edge {
             sockets: Sockets::default(),
             has_turn: false,
             waiting: 0,
+            unserved: Unserved::default(),
             missed: BTreeMap::new(),
         };
         Edge {
@@ -95,9 +99,10 @@ impl Edge {
         Some(due_ms.max(self.paused_until_ms))
     }
 
-    pub(crate) fn check_invariants(&self) {
+    pub(crate) fn check_invariants(&self, now_ms: u64) {
+        let clock_ms = self.clock_ms(now_ms);
         self.hub.check_invariants();
-        self.seats.iter().for_each(|seat| seat.machine.check_invariants());
+        self.seats.iter().for_each(|seat| seat.machine.check_invariants(clock_ms));
     }
 
     /// The connections that clients have.
@@ -182,6 +187,8 @@ impl World {
             has_more = machine.handle_work(now_ms, sockets, max);
         })?;
         self.worker_outputs(life, worker)?;
+        self.judge_backlogs(worker)?;
+        self.see_turn(life, worker, has_more);
         let due_ms = self.now_ms + self.random.up_to(1);
         let Some(edge) = self.edge_of(life) else { return Ok(()) };
         edge.seats[worker].has_turn = has_more;
@@ -357,11 +364,13 @@ impl World {
         let Some(edge) = self.edge_of(life) else { return Ok(()) };
         edge.seats[worker].waiting -= 1;
         trace!(self, "hub > worker {worker} {message:?}");
+        self.see_worker_message(life, worker, message);
         let mut told = Ok(());
         self.at_worker(worker, |machine, sockets, now_ms| {
             told = machine.handle_hub(now_ms, sockets, message);
         })?;
-        told.map_err(|error| format!("a worker does not understand: {error}"))
+        told.map_err(|error| format!("a worker does not understand: {error}"))?;
+        self.judge_backlogs(worker)
     }
 
     /// A packet comes by the socket of req mode.
@@ -408,5 +417,5 @@ fn worker(scenario: &Scenario, index: u16, now_ms: u64) -> Worker {
         timeouts: scenario.timeouts,
         members: MembersConfig { seed: 2, range_retry_ms: limits.range_retry_ms },
     };
-    Worker::new(config, now_ms)
+    Worker::with_fanout_limits(config, limits.fanout, now_ms)
 }

@@ -282,11 +282,15 @@ impl World {
         self.schedule.at(self.now_ms + 1, Action::Advance { handler, incarnation, id });
     }
 
-    /// A log has fallen back: whoever sees it appends an event, if no other has.
-    fn tell_loss(&mut self, channel: usize, head: zhttp::Cursor) -> Result<(), String> {
+    /// A log has fallen back, or is gone: whoever sees it appends an event, if no other has.
+    pub(crate) fn tell_loss(&mut self, channel: usize, head: zhttp::Cursor) -> Result<(), String> {
         let log = &self.store.channels[channel];
-        if log.head() != head || head == zhttp::Cursor::START {
+        if log.head() != head {
             return Ok(());
+        }
+        if head == zhttp::Cursor::START {
+            self.mark(Mark::GoneTold);
+            return self.append(channel, NewEvent::Gone);
         }
         // A cursor from beyond the end may also be another channel's: then nothing was lost.
         if !log.is_renewed() {

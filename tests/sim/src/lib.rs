@@ -9,7 +9,7 @@
 //!
 //! Who watches: `forebay-judge` reads what each client got and compares it with the store's history. `oracles` know naively
 //! what the hub should know. Handlers check numbers and credits, visitors every byte. The machines check their own
-//! invariants. At the end faults stop, and within [`CATCH_UP_MS`] everybody must have everything; requests must be
+//! invariants. What waits for a client is bounded (`backlog`). At the end faults stop, and within [`CATCH_UP_MS`] everybody must have everything; requests must be
 //! answered; then nothing may be sent but what says *I am here*; and when all have gone, nothing may be left.
 //!
 //! A step is one thing that happens to a machine or to the world: a packet or a message arrives, a worker has its turn,
@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backlog;
 mod clients;
 mod connections;
 pub mod coverage;

@@ -4,6 +4,7 @@
 //! Limits are drawn from their extremes, 1 among them: what holds at the smallest limits does not
 //! hold by luck.
 
+use forebay_core::hold::FanoutLimits;
 use forebay_core::worker::TimeoutConfig;
 
 use crate::random::Random;
@@ -19,6 +20,12 @@ pub(crate) const HANDLER_WAIT_MS: u64 = 4000;
 
 /// Bytes of a body in req mode, at most.
 pub(crate) const REQ_BODY_BYTES_MAX: usize = 600;
+
+/// Clients of a crowd: more in one channel of one worker than a slice of a fan-out serves.
+pub(crate) const CROWD: usize = 80;
+
+/// How many runs in a thousand have a crowd: their steps are worth less.
+const CROWDS_PER_MILLE: u64 = 10;
 
 /// One draw of everything that stays the same during a run.
 #[derive(Clone, Debug)]
@@ -81,6 +88,8 @@ pub(crate) struct Limits {
     pub(crate) backlog_bytes_max: usize,
     /// Credits of a handler.
     pub(crate) buffer_bytes: u32,
+    /// Bytes of events in one write, and bytes that wait for a fan-out.
+    pub(crate) fanout: FanoutLimits,
     /// Bytes that a socket keeps for a client.
     pub(crate) socket_bytes: usize,
     /// Deliveries in a turn of a worker.
@@ -135,16 +144,23 @@ impl Scenario {
         for _ in 0..random.up_to(2) {
             roles.push(Role::Plain);
         }
+        let is_crowd = random.chance(CROWDS_PER_MILLE);
         Scenario {
-            workers: random.between(1, 3) as u16,
+            workers: if is_crowd { 1 } else { random.between(1, 3) as u16 },
             roles,
-            channels: random.between(1, 6) as usize,
-            clients: random.between(2, 14) as usize,
+            channels: if is_crowd { 1 } else { random.between(1, 6) as usize },
+            clients: if is_crowd { CROWD } else { random.between(2, 14) as usize },
             visitors: random.between(1, 6) as usize,
             operation_gap_ms: random.pick(&[4, 40, 400]),
             pause_per_mille: random.pick(&[0, 10, 40]),
             padding_bytes: if random.chance(15) { 60_000 } else { random.pick(&[10, 300]) },
-            limits: Limits::draw(random),
+            limits: if is_crowd {
+                // All of them are to be let in.
+                let limits = Limits::draw(random);
+                Limits { waiting_requests_max: 1000, handler_requests_max: 0, ..limits }
+            } else {
+                Limits::draw(random)
+            },
             timeouts: draw_timeouts(random),
             faults: Faults::draw(random),
         }
@@ -176,6 +192,10 @@ impl Limits {
             range_retry_ms: random.pick(&[1000, 4000]),
             backlog_bytes_max: random.pick(&[1, 1000, 64 * 1024]),
             buffer_bytes: random.pick(&[600, 600, 8192]),
+            fanout: FanoutLimits {
+                write_bytes_max: random.pick(&[1, 400, 64 * 1024]),
+                queue_bytes_max: random.pick(&[1, 1000, 1024 * 1024]),
+            },
             socket_bytes: random.pick(&[1, 200, 64 * 1024]),
             turn_deliveries_max: random.pick(&[1, 4, 1000]),
             waiting_requests_max: random.pick(&[2, 1000]),

@@ -34,6 +34,8 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) owner: Owner,
+    /// It was opened to read channels.
+    pub(crate) is_reader: bool,
     /// What the client has sent and the edge has not read.
     pub(crate) unread: VecDeque<u8>,
     /// The client has closed its side.
@@ -65,6 +67,7 @@ impl Socket {
     pub(crate) fn new(owner: Owner, capacity: usize) -> Self {
         Socket {
             owner,
+            is_reader: matches!(owner, Owner::Client(_)),
             unread: VecDeque::new(),
             fin: false,
             fin_read: false,

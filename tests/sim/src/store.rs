@@ -51,6 +51,8 @@ pub(crate) enum NewEvent {
     Idle,
     /// A fail-over has lost something.
     Loss,
+    /// The log is gone: the end of one that begins with it.
+    Gone,
 }
 
 /// One channel.
@@ -140,8 +142,8 @@ impl Store {
         let event = Rc::new(Event {
             id,
             prev: head,
-            end: matches!(new, NewEvent::End | NewEvent::Idle),
-            control: matches!(new, NewEvent::Idle | NewEvent::Loss),
+            end: matches!(new, NewEvent::End | NewEvent::Idle | NewEvent::Gone),
+            control: matches!(new, NewEvent::Idle | NewEvent::Loss | NewEvent::Gone),
             data: data(&channel.name, id, new).into(),
             acknowledged_ms: now_ms + delay_ms,
         });
@@ -219,7 +221,8 @@ fn data(name: &str, id: Cursor, new: NewEvent) -> String {
         }
         NewEvent::End => format!(r#"{{"channel":"{name}","id":"{id}","text":"the end"}}"#),
         NewEvent::Idle => control("idle"),
-        NewEvent::Loss => control("history_lost"),
+        NewEvent::Loss => control("failover"),
+        NewEvent::Gone => control("expired"),
     }
 }
 

@@ -54,13 +54,11 @@ fn place(start: &Start, channel: &Channel) -> Place {
         Start::After(cursor) => *cursor,
     };
     let is_known = head != Cursor::START;
-    if is_known && channel.ended() && after >= head {
-        return Place { finished: true, ..at(after) };
-    }
+    let ended = is_known && channel.ended();
     if is_known && after > head {
-        return Place { lost: Some(after), ..at(head) };
+        return Place { cursor: head, lost: Some(after), finished: ended };
     }
-    at(after)
+    Place { finished: ended && after == head, ..at(after) }
 }
 
 /// What an id says of each channel that is wanted; `None` if it is none.
@@ -87,16 +85,23 @@ impl World {
         let presented = presented.clone();
         let from = self.handlers[handler].name.clone();
         let names: Vec<&str> = wants.iter().map(|want| &*self.store.channels[*want].name).collect();
-        let Some(starts) = starts(&names, presented.as_deref(), from_now) else {
+        let starts = starts(&names, presented.as_deref(), from_now);
+        let Some(starts) = starts else {
             let packet = work.write(&from, Kind::Data, |fields| fields.int("code", 400));
             self.send_to_hub(handler, Class::Session, packet);
             return Ok(());
         };
+        for (want, start) in wants.iter().zip(&starts) {
+            let head = self.store.channels[*want].head();
+            if matches!(start, Start::After(seen) if *seen > head) && head != Cursor::START {
+                self.tell_loss(*want, head)?;
+            }
+        }
         let placed = wants.iter().zip(&starts);
         let places: Vec<(usize, Place)> = placed
             .map(|(want, start)| (*want, place(start, &self.store.channels[*want])))
             .collect();
-        if places.iter().all(|(_, place)| place.finished) {
+        if places.iter().all(|(_, place)| place.finished && place.lost.is_none()) {
             let packet = work.write(&from, Kind::Data, |fields| fields.int("code", 204));
             self.send_to_hub(handler, Class::Session, packet);
             return Ok(());

@@ -137,7 +137,7 @@ impl World {
         match (head.status, entry.wish.whom) {
             (200, Whom::Nobody) => Err("an answer from nobody".into()),
             (200, _) if entry.seed.is_none() => Err("an answer from no handler".into()),
-            (200, _) | (502..=504, _) | (404, Whom::Nobody | Whom::Plain | Whom::Served) => Ok(()),
+            (200, _) | (502..=504, _) | (404, Whom::Nobody | Whom::Plain) => Ok(()),
             (408, _) if entry.wish.up > 0 => Ok(()),
             // Two handlers that take each other for gone may speak about one session.
             (500, _) if may_fail => Ok(()),

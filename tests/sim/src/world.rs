@@ -177,7 +177,7 @@ impl World {
             if self.steps.is_multiple_of(CHECK_STEPS)
                 && let Some(edge) = &self.edge
             {
-                edge.check_invariants();
+                edge.check_invariants(self.now_ms);
             }
         }
         if end_ms != u64::MAX {

@@ -151,6 +151,8 @@ impl Worker {
 
     /// Writes bytes of the body to a held client.
     fn write(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key, bytes: &[u8]) {
+        // So no more waits for it than the bound and one write (H-63).
+        debug_assert!(bytes.is_empty() || !self.is_full(key), "who is full gets nothing");
         let Some(connection) = self.connections.get_mut(key) else { return };
         let State::Held(held) = &mut connection.state else { return };
         held.sent_ms = now_ms;
@@ -170,7 +172,7 @@ impl Worker {
     }
 
     fn is_full(&self, key: Key) -> bool {
-        self.connections[key.index].output.len() > self.config.client_backlog_bytes_max
+        self.unsent_bytes(key) > self.config.client_backlog_bytes_max
     }
 
     fn block_if_full(&mut self, key: Key) {

@@ -3,10 +3,11 @@
 use super::connection::{Connection, State};
 use super::{Mode, Worker};
 use crate::slab::Key;
+use crate::wheel::TICK_MS;
 
 impl Worker {
     /// Checks that the tables agree with each other, that buffers are within their limits, and that
-    /// no connection was forgotten by its timer.
+    /// no connection was forgotten by its timer. `now_ms` is the last time that the worker was told.
     ///
     /// Looks at everything, so it is slow.
     ///
@@ -14,7 +15,7 @@ impl Worker {
     ///
     /// They do not.
     #[doc(hidden)]
-    pub fn check_invariants(&self) {
+    pub fn check_invariants(&self, now_ms: u64) {
         self.members.check_invariants();
         self.unknown.check_invariants();
         let (mut holds, mut in_req_mode) = (0, 0);
@@ -27,6 +28,22 @@ impl Worker {
         assert_eq!(holds, self.members.holds(), "a hold has a connection");
         assert_eq!(in_req_mode, self.req_connections, "req mode is counted");
         assert_eq!(self.wheel.len(), self.connections.len(), "a timer for each connection");
+        self.check_deadlines(now_ms);
+    }
+
+    /// The worker wakes up no later than the first thing is due. What is due already, it does when it wakes up next.
+    fn check_deadlines(&self, now_ms: u64) {
+        // Those whom a drain has still to look at have less time than their timers know.
+        let places = self.connections.keys().filter(|key| !self.undrained.contains(&key.index));
+        let due = places.map(|key| (self.next_expiry(&self.connections[key.index]), key));
+        let Some(((due_ms, expiry), key)) = due.min_by_key(|((due_ms, _), _)| *due_ms) else {
+            return;
+        };
+        let due_ms = due_ms.div_ceil(TICK_MS).saturating_mul(TICK_MS).max(now_ms);
+        let wakes_ms = self.wheel.next_deadline().expect("each connection has a timer");
+        assert!(wakes_ms <= due_ms, "{key:?}: {expiry:?} is due at {due_ms}, not at {wakes_ms}");
+        let members_ms = self.members.next_deadline().unwrap_or(u64::MAX);
+        assert_eq!(self.next_deadline(), Some(wakes_ms.min(members_ms)), "it wakes up for both");
     }
 
     fn check_connection(&self, key: Key, connection: &Connection) {

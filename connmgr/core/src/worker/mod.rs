@@ -48,7 +48,7 @@ use self::connection::{Connection, State};
 use self::multi::Multi;
 use self::stalls::Stalls;
 use self::unknown::UnknownIds;
-use crate::hold::{Members, MembersConfig};
+use crate::hold::{FanoutLimits, Members, MembersConfig};
 use crate::http1::{ErrorResponse, HeadLimits};
 use crate::hub::{FromHub, ToHub};
 use crate::ring::Pool;
@@ -250,12 +250,17 @@ const INVALID_ANSWER: ErrorResponse<'_> =
 impl Worker {
     /// A worker without connections.
     pub fn new(config: WorkerConfig, now_ms: u64) -> Self {
+        Worker::with_fanout_limits(config, FanoutLimits::default(), now_ms)
+    }
+
+    /// A worker without connections, with other limits of its fan-outs: what a test reaches sooner with small ones.
+    pub fn with_fanout_limits(config: WorkerConfig, limits: FanoutLimits, now_ms: u64) -> Self {
         Worker {
             connections: Slab::default(),
             req_connections: 0,
             wheel: Wheel::new(now_ms),
             pool: Pool::new(config.buffer_bytes as usize, BLOCKS_KEPT_MAX),
-            members: Members::new(config.members),
+            members: Members::with_fanout_limits(config.members, limits),
             cancels: Multi::new(Kind::Cancel),
             keep_alives: Multi::new(Kind::KeepAlive),
             stalls: Stalls::default(),
@@ -333,6 +338,11 @@ impl Worker {
             State::Held(_) | State::Closing(_) => return usize::MAX,
         };
         connection.input.room(max)
+    }
+
+    /// How many bytes wait for the client of a connection: what its socket has not taken.
+    pub fn unsent_bytes(&self, key: Key) -> usize {
+        self.connections.get(key).map_or(0, |connection| connection.output.len())
     }
 
     /// The socket takes bytes again.

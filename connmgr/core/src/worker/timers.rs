@@ -106,7 +106,7 @@ impl Worker {
     }
 
     /// The next thing that is due for a connection, and when; of two at once the first named here.
-    fn next_expiry(&self, connection: &Connection) -> (u64, Expiry) {
+    pub(super) fn next_expiry(&self, connection: &Connection) -> (u64, Expiry) {
         let timeouts = &self.config.timeouts;
         let gone = Expiry::Close(CloseReason::ClientLeft);
         let stuck = Expiry::Close(CloseReason::TimedOut);

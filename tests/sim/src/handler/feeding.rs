@@ -21,22 +21,16 @@ impl Handler {
     pub(super) fn tell_heads(&mut self, store: &Store, doings: &mut Doings) {
         let share = self.beats % SHARE;
         let mut named = Vec::new();
-        let mut gone = Vec::new();
         for (place, (&index, fed)) in self.following.iter_mut().enumerate() {
             let channel = &store.channels[index];
             let head = channel.head();
-            if head == Cursor::START && fed.said != Cursor::START && !fed.ended {
-                gone.push((index, fed.said));
-            } else if head < fed.said && head != Cursor::START {
+            if head < fed.said && !(head == Cursor::START && fed.ended) {
                 doings.losses.push((index, head));
             }
             if fed.said != head || place % SHARE == share {
-                *fed = Fed { said: head, last: fed.last.max(head), ended: channel.ended() };
+                *fed = Fed { said: head, ended: channel.ended() };
                 named.push(index);
             }
-        }
-        for (index, last) in gone {
-            self.tell_gone(store, index, (last, last), doings);
         }
         if !named.is_empty() {
             doings.feeding.push(self.heads(store, &named));
@@ -53,8 +47,7 @@ impl Handler {
         let mut doings = Doings::default();
         if let Some(fed) = self.following.get_mut(&index) {
             if event.id > fed.said {
-                let last = fed.last.max(event.id);
-                *fed = Fed { said: event.id, last, ended: event.end };
+                *fed = Fed { said: event.id, ended: event.end };
             }
             doings.feeding.push(self.events(store, index, std::slice::from_ref(event)));
         }
@@ -108,15 +101,10 @@ impl Handler {
     fn follow(&mut self, store: &Store, index: usize, has: Option<Cursor>, doings: &mut Doings) {
         let channel = &store.channels[index];
         let head = channel.head();
-        // What the edge has seen was there: it says where a log ended that is gone.
-        let known = self.following.get(&index).map_or(Cursor::START, |fed| fed.last);
-        let last = known.max(head).max(has.unwrap_or_default());
-        self.following.insert(index, Fed { said: head, last, ended: channel.ended() });
+        self.following.insert(index, Fed { said: head, ended: channel.ended() });
         let Some(has) = has.filter(|has| *has != Cursor::START) else { return };
         doings.marks.push(Mark::FeedWithHead);
-        if head == Cursor::START {
-            self.tell_gone(store, index, (has, last), doings);
-        } else if has > head {
+        if has > head {
             doings.marks.push(Mark::RangeBeyond);
             doings.losses.push((index, head));
         } else {
@@ -132,16 +120,6 @@ impl Handler {
         doings: &mut Doings,
     ) {
         let head = store.channels[index].head();
-        if head == Cursor::START && range.after != Cursor::START {
-            let last = self.following.get(&index).map_or(Cursor::START, |fed| fed.last);
-            // Who stands behind the last event has been told; and told again it would ask again, for ever.
-            if range.after <= last {
-                self.tell_gone(store, index, (range.after, last), doings);
-            } else {
-                doings.feeding.push(self.heads(store, &[index]));
-            }
-            return;
-        }
         if range.after > head {
             doings.marks.push(Mark::RangeBeyond);
             doings.losses.push((index, head));
@@ -168,34 +146,6 @@ impl Handler {
             doings.feeding.push(self.events(store, index, events));
         }
         !range.events.is_empty()
-    }
-
-    /// A log is gone whose last event was `last`: its readers are told with an END that no store has.
-    fn tell_gone(
-        &self,
-        store: &Store,
-        index: usize,
-        (after, last): (Cursor, Cursor),
-        doings: &mut Doings,
-    ) {
-        let id = last.plus(1);
-        if after != last {
-            let gap = self.gap(store, index, (after, id), GapReason::Trimmed);
-            doings.feeding.push(gap);
-        }
-        let short = &store.channels[index].name[2..];
-        let data = format!(
-            r#"{{"event_type":"control","message_id":"{id}","control_type":"expired","channel":"{short}"}}"#
-        );
-        let event = Event {
-            id,
-            prev: last,
-            end: true,
-            control: true,
-            data: data.into(),
-            acknowledged_ms: 0,
-        };
-        doings.feeding.push(self.events(store, index, &[Rc::new(event)]));
     }
 
     fn gap(

@@ -14,7 +14,7 @@ use zhttp::hold::{self, Hello};
 use zhttp::{Cursor, Kind};
 
 pub(crate) use feeding::gap_data;
-pub(crate) use serving::{Job, Work, pattern};
+pub(crate) use serving::{Job, PIECE_BYTES_MAX, Work, pattern};
 
 use crate::coverage::Mark;
 use crate::scenario::{Role, TTL_MS};
@@ -28,8 +28,6 @@ const SHARE: usize = 4;
 struct Fed {
     /// Where the log ended when it heard of it last.
     said: Cursor,
-    /// The last event that it ever heard of, also from an edge.
-    last: Cursor,
     /// That is an END.
     ended: bool,
 }
@@ -66,7 +64,7 @@ pub(crate) struct Doings {
     pub(crate) feeding: Vec<Vec<u8>>,
     /// Packets of sessions.
     pub(crate) session: Vec<Vec<u8>>,
-    /// Channels whose log has fallen back to this head: to be made known by an event.
+    /// Channels whose log has fallen back to this head, or is gone: to be made known by an event.
     pub(crate) losses: Vec<(usize, Cursor)>,
     /// Requests to go on with.
     pub(crate) advances: Vec<Bytes>,

@@ -14,7 +14,7 @@ use crate::coverage::Mark;
 const UPLOAD_CREDITS: u32 = 50;
 
 /// Bytes of a response in one packet, at most.
-const PIECE_BYTES_MAX: u64 = 120;
+pub(crate) const PIECE_BYTES_MAX: u64 = 120;
 
 /// A request that is with a handler.
 #[derive(Debug)]

@@ -127,7 +127,7 @@ impl Shell {
             }
             let bytes: Vec<u8> = client.unread.drain(..room.min(client.unread.len())).collect();
             self.worker.handle_input(self.now_ms, &mut self.sockets, key, &bytes);
-            self.worker.check_invariants();
+            self.worker.check_invariants(self.now_ms);
         }
     }
 
@@ -148,7 +148,7 @@ impl Shell {
             }
         }
         while self.worker.poll_refusal().is_some() {}
-        self.worker.check_invariants();
+        self.worker.check_invariants(self.now_ms);
         let present = self.present();
         assert_eq!(self.worker.connections(), present.len(), "a socket for each connection");
         for key in present {

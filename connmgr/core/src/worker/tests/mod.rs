@@ -220,7 +220,7 @@ impl Edge {
             }
             let bytes: Vec<u8> = client.unread.drain(..room.min(client.unread.len())).collect();
             self.worker.handle_input(self.now_ms, &mut self.sockets, key, &bytes);
-            self.worker.check_invariants();
+            self.worker.check_invariants(self.now_ms);
         }
     }
 
@@ -238,7 +238,7 @@ impl Edge {
                 Output::Close(key, _) => self.client(key).is_closed = true,
             }
         }
-        self.worker.check_invariants();
+        self.worker.check_invariants(self.now_ms);
     }
 
     fn hub(&mut self, message: &FromHub) {
