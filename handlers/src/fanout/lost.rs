@@ -24,7 +24,9 @@ use std::time::Duration;
 use zhttp::Cursor;
 
 use crate::control::{EndReason, end_event, failover_event};
-use crate::store::{AppendError, ChannelName, Conditions, Head, NewEvent, Retention, Store};
+use crate::store::{
+    AppendError, ChannelName, Conditions, Head, NewEvent, Retention, Store, StoreError,
+};
 
 /// The pause before heads are read again whose logs could not be appended to.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -61,7 +63,11 @@ pub(super) async fn mend<S: Store>(
     for lost in lost {
         let event = lost.event();
         let LostTail { channel, head, seen } = lost;
-        tracing::warn!(%channel, head = %head.id, %seen, "a log is shorter than it was");
+        if head.id == Cursor::START {
+            tracing::info!(%channel, %seen, "a log is gone that had readers");
+        } else {
+            tracing::warn!(%channel, head = %head.id, %seen, "a log has lost its tail");
+        }
         let conditions = Conditions {
             fence: Some(head.id),
             beyond: Some(seen),
@@ -82,11 +88,15 @@ pub(super) async fn mend<S: Store>(
 
 /// Does the same for a channel whose reader says that it was at `seen`, if a tail may be lost indeed.
 /// Returns whether the log has gone on.
+///
+/// # Errors
+///
+/// It is not known whether a tail is lost.
 pub(super) async fn mend_if_torn<S: Store>(
     store: &S,
     retention: Retention,
     lost: LostTail,
-) -> bool {
+) -> Result<bool, StoreError> {
     let event = lost.event();
     let LostTail { channel, head, seen } = lost;
     let fence = Some(head.id);
@@ -94,10 +104,12 @@ pub(super) async fn mend_if_torn<S: Store>(
     match store.append(&channel, event, &conditions).await {
         Ok(_) => {
             tracing::warn!(%channel, head = %head.id, %seen, "a reader has more than the log");
-            true
+            Ok(true)
         }
         // Somebody was faster, or the reader is of another world.
-        Err(AppendError::Conflict { head: now }) => now != head.id,
-        Err(AppendError::RateLimited { .. } | AppendError::Unavailable(_)) => false,
+        Err(AppendError::Conflict { head: now }) => Ok(now != head.id),
+        // No rate was set.
+        Err(AppendError::RateLimited { .. }) => Ok(false),
+        Err(AppendError::Unavailable(error)) => Err(error),
     }
 }

@@ -37,15 +37,19 @@ impl Packets {
     }
 
     /// The answer to a range after a cursor: a gap if something is missing, then what is kept; or
-    /// where the log ends if nothing comes after.
+    /// where the log ends if nothing comes after. Who is in a later epoch than the log is led back to its
+    /// end (H-59).
     pub(super) fn range(&self, channel: &ChannelName, after: Cursor, range: &Range) -> Vec<Bytes> {
         let mut packets = Vec::new();
         if let Some(gap) = &range.gap {
             packets.push(self.gap(channel, after, gap.first, gap.reason));
         }
         packets.extend(self.events(channel, &range.events));
-        if range.events.is_empty() {
-            packets.extend(self.heads(&[(channel.clone(), range.head.id)]));
+        let head = range.head.id;
+        if head != Cursor::START && head.epoch < after.epoch {
+            packets.push(self.gap(channel, after, head.plus(1), GapReason::Recreated));
+        } else if range.events.is_empty() {
+            packets.extend(self.heads(&[(channel.clone(), head)]));
         }
         packets
     }
@@ -229,6 +233,10 @@ pub(super) mod tests {
         assert_eq!(packets(at(5, 1), range), expected);
         let nothing = Range { events: Vec::new(), head, gap: None };
         assert_eq!(packets(at(5, 4), nothing), ["heads o:c=5-4"]);
+        let nothing = Range { events: Vec::new(), head, gap: None };
+        assert_eq!(packets(at(5, 6), nothing.clone()), ["heads o:c=5-4"]);
+        assert_eq!(packets(at(6, 1), nothing), ["gap o:c 6-1 5-5 recreated"]);
+        assert_eq!(packets(at(6, 1), Range::default()), ["heads o:c=0-0"]);
         assert_eq!(packets(Cursor::START, Range::default()), ["heads o:c=0-0"]);
     }
 }

@@ -94,7 +94,7 @@ async fn read_whole<S: Store, E>(
         // There were events behind the reader, or the edge would not have asked. Who was faster, or
         // whether it failed, shows when it is read again.
         mend(store, retention, vec![lost(job.seen)]).await;
-    } else if !mend_if_torn(store, retention, lost(job.after)).await {
+    } else if !mend_if_torn(store, retention, lost(job.after)).await? {
         return Ok(range);
     }
     read(store, job).await

@@ -133,7 +133,7 @@ impl<S: Store> Subscribe<S> {
             let Start::After(seen) = subscription.start.in_channel(channel) else { continue };
             if head.id != Cursor::START && seen > head.id {
                 let lost = LostTail { channel: channel.clone(), head, seen };
-                is_old |= mend_if_torn(&self.store, self.retention, lost).await;
+                is_old |= mend_if_torn(&self.store, self.retention, lost).await?;
             }
         }
         if is_old { self.heads.read(channels.clone()).await } else { Ok(heads) }

@@ -188,20 +188,26 @@ impl GapReason {
     }
 }
 
-/// `gap`: of what follows `after`, nothing before `first` is kept.
+/// `gap`: of what follows `after`, nothing before `first` is kept. Or, if `first` is of an earlier epoch: `after` is beyond
+/// the log, which ends just before `first` (hold.md H-59).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap<'a> {
     /// The channel.
     pub channel: &'a str,
     /// The last cursor before the gap.
     pub after: Cursor,
-    /// The first event behind it that is kept.
+    /// The first event behind it that is kept; or that can be, if there is none.
     pub first: Cursor,
     /// Why.
     pub reason: GapReason,
 }
 
 impl<'a> Gap<'a> {
+    /// Whether it leads those at `after` back to the end of a log that they are beyond (H-59).
+    pub fn leads_back(&self) -> bool {
+        self.first.epoch < self.after.epoch
+    }
+
     /// Reads a `gap` packet.
     ///
     /// # Errors
@@ -218,7 +224,8 @@ impl<'a> Gap<'a> {
                 _ => return Err(PacketError::field("reason", "trimmed or recreated")),
             },
         };
-        if gap.first <= gap.after || gap.first.offset == 0 {
+        let leads_on = gap.first > gap.after || gap.leads_back();
+        if !leads_on || gap.first.offset == 0 {
             return Err(PacketError::field("first", "the id of an event after the gap"));
         }
         Ok(gap)

@@ -361,7 +361,7 @@ impl World {
                 let (name, head): (&str, Cursor) = match &fed {
                     Fed::Events(run) => (run.channel(), run.last()),
                     Fed::Head(name, head) => (name, *head),
-                    Fed::Gap(gap) => (&gap.channel, gap.first),
+                    Fed::Gap(gap) => (&gap.channel, gap.last_known()),
                 };
                 let log = self.logs.iter().find(|log| *log.name == *name).expect("one of ours");
                 assert!(head <= log.last(), "there is such an event");

@@ -164,7 +164,7 @@ impl Catchups {
         if let Some(part) = self.parts.pop_front() {
             self.bytes -= part.bytes;
         }
-        Next::Nobody
+        if self.parts.is_empty() { Next::Nothing } else { Next::Nobody }
     }
 
     /// Checks what is true of it by itself.
@@ -207,5 +207,6 @@ fn next_in_gap(at: &mut (Cursor, u32), gap: &Arc<MissingRun>, behind: &Behind) -
 }
 
 fn range_of(gap: &MissingRun) -> std::ops::Range<(Cursor, u32)> {
-    (gap.after, 0)..(gap.resume().max(gap.after), 0)
+    // Whoever is at `after` at least.
+    (gap.after, 0)..(gap.resume(), 0).max((gap.after, NONE))
 }

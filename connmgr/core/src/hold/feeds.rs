@@ -428,7 +428,7 @@ impl Feeds {
         let Some(&key) = self.names.get(&gap.channel) else { return };
         self.answer(key, |after, _| gap.concerns(after));
         let channel = &mut self.channels[key.index];
-        channel.learn(gap.first);
+        channel.learn(gap.last_known());
         self.tell(key, &Fed::Gap(Arc::clone(gap)));
         self.ask_waiting(now_ms);
     }

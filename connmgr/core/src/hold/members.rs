@@ -304,7 +304,7 @@ impl Members {
 
     fn handle_gap(&mut self, gap: &Arc<MissingRun>) {
         let Some(&key) = self.names.get(&gap.channel) else { return };
-        self.learn(key, gap.first);
+        self.learn(key, gap.last_known());
         self.handle_answer(key, |after| gap.concerns(after));
         let channel = &mut self.channels[key.index];
         // Those who have events waiting get them, though they are kept no more.

@@ -55,14 +55,15 @@ pub enum Fed {
     Gap(Arc<MissingRun>),
 }
 
-/// Events that are not kept: of what follows `after`, nothing before `first`.
+/// Events that are not kept: of what follows `after`, nothing before `first`. If `first` is of an earlier epoch than
+/// `after`, readers there are beyond the log, and are led back to its end (hold.md H-59).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingRun {
     /// The channel.
     pub channel: Arc<str>,
     /// The last cursor before the gap.
     pub after: Cursor,
-    /// The first event behind it that is kept.
+    /// The first event behind it that is kept; the one that would be next, if it leads back.
     pub first: Cursor,
     /// Why.
     pub reason: GapReason,
@@ -75,10 +76,22 @@ impl MissingRun {
     /// soon as the epoch changes in between: it may stand just where an earlier epoch ended and the
     /// first kept event goes on, and then misses nothing. Such a reader asks for itself.
     pub(crate) fn concerns(&self, cursor: Cursor) -> bool {
+        if self.leads_back() {
+            return cursor == self.after;
+        }
         let within = self.after <= cursor && cursor < self.resume();
         let begun = cursor.epoch == self.first.epoch;
         let cut = self.first.offset > 1 || self.reason == GapReason::Recreated;
         within && (cursor == self.after || begun || (cursor.epoch == self.after.epoch && cut))
+    }
+
+    fn leads_back(&self) -> bool {
+        self.first.epoch < self.after.epoch
+    }
+
+    /// The last event that there is, as far as this tells.
+    pub(crate) fn last_known(&self) -> Cursor {
+        if self.leads_back() { self.resume() } else { self.first }
     }
 
     /// Why a reader at `cursor`, which this concerns, misses something: within one epoch, and so

@@ -123,6 +123,12 @@ impl Handler {
         if range.after > head {
             doings.marks.push(Mark::RangeBeyond);
             doings.losses.push((index, head));
+            let is_of_another = !store.channels[index].is_renewed() && head != Cursor::START;
+            if is_of_another && range.after.epoch > head.epoch {
+                let gap = self.gap(store, index, (range.after, head.plus(1)), GapReason::Recreated);
+                doings.feeding.push(gap);
+                return;
+            }
         }
         if !self.send_range(store, index, (range.after, range.bytes as usize), doings) {
             doings.marks.push(Mark::RangeEmpty);
