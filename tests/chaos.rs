@@ -1,6 +1,7 @@
-//! Handlers are killed and stopped, Redis goes away, and no client notices.
+//! Handlers are killed and stopped, Redis goes away, and no client notices; then everything is broken at random, with each
+//! store, and nobody misses anything without a word.
 //!
-//! Short forms of what `scripts/chaos` runs in full: real processes, a real Redis, clients that hold
+//! Short forms of what `scripts/chaos` runs in full: real processes, real Redis servers, clients that hold
 //! streams through all of it. What is counted and how is told in `forebay-chaos`.
 
 #![allow(clippy::unwrap_used)]
@@ -8,7 +9,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forebay_chaos::{Disruption, Ended, Scenario, run};
+use forebay_chaos::{Disruption, Ended, Fire, Kind, Scenario, StoreKind, markdown, run};
 
 /// Runs the load of all these tests, and fails with the report if anything was not as it must be.
 async fn survives(disruption: Disruption) {
@@ -45,4 +46,63 @@ async fn stopped_handlers_lose_nothing_and_no_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_redis_loses_nothing_and_no_client() {
     survives(Disruption::Store { down: Duration::from_secs(2) }).await;
+}
+
+/// Faults of each short fire.
+const FAULTS: u64 = 8;
+
+/// Carries out a few faults of these kinds, and fails with the report if anything was not as it must be.
+async fn outlives(store: StoreKind, kinds: &[Kind], wire: bool) {
+    let fire = Fire {
+        forebay: PathBuf::from(env!("CARGO_BIN_EXE_forebay")),
+        store,
+        faults: FAULTS,
+        seed: 1,
+        kinds: kinds.to_vec(),
+        wire,
+        min_replicas: false,
+        python: None,
+        clients: 60,
+        channels: 6,
+        events_per_second: 60,
+    };
+    let report = fire.run().await.unwrap();
+    println!("{}", markdown(std::slice::from_ref(&report)));
+    assert!(report.is_clean(), "see the report above");
+    assert_eq!(report.struck.count(), FAULTS);
+    assert!(
+        report.verdict.tally.events > report.acknowledged,
+        "each event goes to several clients"
+    );
+}
+
+const OF_PROCESSES: [Kind; 6] = [
+    Kind::HandlerKill,
+    Kind::HandlerStop,
+    Kind::EdgeKill,
+    Kind::EdgeTerm,
+    Kind::StoreKill,
+    Kind::StoreStop,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fire_over_one_redis_behind_a_wire() {
+    // Without root there is no wire, and the report says so.
+    let of_wire = [Kind::WireLoss, Kind::WireDelay, Kind::WirePartition];
+    outlives(StoreKind::Redis, &[&OF_PROCESSES[..], &of_wire].concat(), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fire_over_redis_sentinel() {
+    outlives(StoreKind::Sentinel, &OF_PROCESSES, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fire_over_redis_cluster() {
+    outlives(StoreKind::Cluster, &OF_PROCESSES, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fire_over_the_embedded_store() {
+    outlives(StoreKind::Embedded, &[Kind::EdgeKill, Kind::EdgeTerm, Kind::EdgeStop], false).await;
 }

@@ -136,6 +136,11 @@ impl Cluster {
         Ok(minter.mint(&Grant { org: Some(ORG), channels, ttl_s: TOKEN_TTL_S, now_s })?)
     }
 
+    /// Where Redis is, for us.
+    pub(crate) fn redis_url(&self) -> String {
+        format!("redis+unix://{}", self.redis_socket.display())
+    }
+
     /// Resident memory of the edge, in bytes.
     pub(crate) fn edge_resident_bytes(&self) -> u64 {
         self.edge.resident_bytes()

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::http::{Head, HttpError, Part, ResponseReader};
 
@@ -22,14 +23,40 @@ pub(crate) enum ExchangeError {
     Malformed(#[from] HttpError),
 }
 
-#[derive(Debug)]
+/// Where the edge takes a client.
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A connection of either kind.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+impl Address {
+    /// Connects.
+    pub(crate) async fn connect(&self) -> io::Result<Box<dyn Duplex>> {
+        Ok(match self {
+            Address::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        })
+    }
+}
+
 pub(crate) struct Connection {
-    address: SocketAddr,
-    open: Option<(TcpStream, ResponseReader)>,
+    address: Address,
+    open: Option<(Box<dyn Duplex>, ResponseReader)>,
 }
 
 impl Connection {
     pub(crate) fn new(address: SocketAddr) -> Self {
+        Connection::to(Address::Tcp(address))
+    }
+
+    /// One to either kind of address.
+    pub(crate) fn to(address: Address) -> Self {
         Connection { address, open: None }
     }
 
@@ -44,7 +71,7 @@ impl Connection {
                 reader.next_response();
                 (stream, reader)
             }
-            None => (TcpStream::connect(self.address).await?, ResponseReader::new()),
+            None => (self.address.connect().await?, ResponseReader::new()),
         };
         stream.write_all(request).await?;
         let (head, body) = answer(&mut stream, &mut reader).await?;
@@ -56,7 +83,7 @@ impl Connection {
 }
 
 async fn answer(
-    stream: &mut TcpStream,
+    stream: &mut Box<dyn Duplex>,
     reader: &mut ResponseReader,
 ) -> Result<(Head, Vec<u8>), ExchangeError> {
     let (mut head, mut body) = (None, Vec::new());

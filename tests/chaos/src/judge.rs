@@ -1,43 +1,38 @@
-//! Compares what every client got with what was published.
+//! Judges a run: what every client got, against what is known of the logs.
 //!
-//! The truth of a channel is what its publishers were told: each event was sent until it was
-//! acknowledged with an id, so the acknowledgements name all events there may be. Put in the order
-//! of their ids they must be `1, 2, 3 …` of one epoch, each publisher's events in its own order. An
-//! event that was stored twice takes an offset that nobody was told of, and is seen here even if no
-//! client read. Then each client must have exactly these, in this order.
+//! The sequences are judged by `forebay-judge`, the same checker that judges the simulation. Here is what a simulation has
+//! not: times, and clients whose connections were lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
+use forebay_judge::{History, Id, Reader, Seen, Tally};
 use tokio::time::Instant;
-use zhttp::Cursor;
 
-use crate::publisher::Ack;
-use crate::subscriber::{Delivery, Ending, Reading};
+use crate::evidence::Evidence;
+use crate::record::Reading;
 
 /// What a run comes to, in numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// Events that came to clients.
-    pub deliveries: u64,
-    /// Clients whose stream was cut, or went on to something that is no stream.
+    /// What came to clients, and what was wrong with it.
+    pub tally: Tally,
+    /// Connections that were lost though the edge was not ended.
     pub disconnects: u64,
+    /// Connections that were lost because the edge was ended.
+    pub reconnects: u64,
     /// Clients that had not got every END when patience was over.
     pub unfinished: u64,
-    /// Events that a client did not get.
-    pub holes: u64,
-    /// Events that a client got again.
-    pub repeats: u64,
-    /// Events that came behind a later one.
-    pub reorders: u64,
-    /// Events that nobody was told of, or under another's id, and whatever else was wrong.
-    pub others: u64,
+    /// Attempts of clients to come that were answered with "later".
+    pub sent_away: u64,
+    /// Events that were acknowledged, and that the store has lost.
+    pub lost_acknowledged: u64,
+    /// Fail-overs that the log of a channel tells of.
+    pub failovers_told: u64,
     /// From the acknowledgement of an event until the last client had it that reads all the time.
     pub latency: Latency,
     /// The longest time between two events of a channel at one client that reads all the time.
     pub longest_silence: Duration,
-    /// The first violations, in words.
-    pub violations: Vec<String>,
 }
 
 /// Times, of all events of a run.
@@ -51,149 +46,112 @@ pub struct Latency {
     pub max: Duration,
 }
 
-/// Violations that are told in words; the others are only counted.
-const WORDS_MAX: usize = 20;
+/// When an event came last, and in which channel.
+type LastSeen = HashMap<(usize, Id), Instant>;
 
 impl Verdict {
-    /// Judges a run: the acknowledgements of each channel, and what each client got.
-    pub(crate) fn of(channels: &[Vec<Ack>], readings: &[Reading]) -> Verdict {
-        let mut verdict = Verdict::default();
-        let logs: Vec<Log> = channels
-            .iter()
-            .enumerate()
-            .map(|(number, acks)| Log::of(number, acks, &mut verdict))
-            .collect();
-        let mut last_seen: Vec<HashMap<Cursor, Instant>> = vec![HashMap::new(); logs.len()];
-        for (client, reading) in readings.iter().enumerate() {
+    /// Judges a run.
+    pub(crate) fn of(evidence: &Evidence<'_>) -> Verdict {
+        let findings = evidence.hear();
+        let mut verdict = Verdict {
+            lost_acknowledged: findings.lost_acknowledged,
+            failovers_told: findings.failovers_told,
+            ..Verdict::default()
+        };
+        for what in findings.contradictions {
+            verdict.blame(what);
+        }
+        let mut last_seen = LastSeen::new();
+        for (client, reading) in evidence.readings.iter().enumerate() {
             verdict.judge_ending(client, reading);
-            for (channel, deliveries) in &reading.channels {
-                verdict.judge_sequence(client, &logs[*channel], deliveries);
-                if !reading.is_slow {
-                    verdict.measure(deliveries, &mut last_seen[*channel]);
-                }
+            verdict.judge_stream(&findings.history, client, reading, &mut last_seen);
+        }
+        let mut times = Vec::new();
+        for (channel, acks) in evidence.acks.iter().enumerate() {
+            for ack in acks {
+                let id = Id::new(ack.cursor.epoch, ack.cursor.offset);
+                let seen = last_seen.get(&(channel, id));
+                // One that came before its publisher was told took nothing.
+                times.extend(seen.map(|seen| seen.saturating_duration_since(ack.at)));
             }
         }
-        let latencies = logs.iter().zip(&last_seen).flat_map(|(log, seen)| log.latencies(seen));
-        verdict.latency = Latency::of(latencies.collect());
+        verdict.latency = Latency::of(times);
         verdict
     }
 
     /// Notes something that is wrong beside what clients got.
     pub(crate) fn blame(&mut self, what: String) {
-        self.others += 1;
-        self.word(what);
+        self.tally.blame(what);
     }
 
     /// Whether everything was as it must be.
     pub fn is_clean(&self) -> bool {
-        let counts = [self.disconnects, self.unfinished, self.holes, self.repeats];
-        counts.iter().sum::<u64>() + self.reorders + self.others == 0
-    }
-
-    fn word(&mut self, what: String) {
-        if self.violations.len() < WORDS_MAX {
-            self.violations.push(what);
-        }
+        self.tally.is_clean() && self.disconnects + self.unfinished == 0
     }
 
     fn judge_ending(&mut self, client: usize, reading: &Reading) {
-        match &reading.ending {
-            Ending::Ended => {}
-            Ending::Open => {
-                self.unfinished += 1;
-                self.word(format!("client {client} did not get to the END of its channels"));
-            }
-            Ending::Disconnected(why) => {
-                self.disconnects += 1;
-                self.word(format!("client {client} was disconnected: {why}"));
-            }
+        self.reconnects += reading.expected_losses;
+        self.sent_away += reading.sent_away;
+        self.disconnects += reading.disconnects.len() as u64;
+        for why in &reading.disconnects {
+            self.tally.word(format!("client {client} was disconnected: {why}"));
+        }
+        if !reading.has_ended {
+            self.unfinished += 1;
+            self.tally.word(format!("client {client} did not get to the END of its channels"));
         }
         for violation in &reading.violations {
             self.blame(format!("client {client}: {violation}"));
         }
     }
 
-    /// Compares what a client got of a channel with its log.
-    fn judge_sequence(&mut self, client: usize, log: &Log, deliveries: &[Delivery]) {
-        self.deliveries += deliveries.len() as u64;
-        let (mut seen, mut newest) = (HashSet::new(), Cursor::START);
-        for delivery in deliveries {
-            let cursor = delivery.cursor;
-            let place = || format!("client {client}, channel {}, event {cursor}", log.number);
-            if log.events.get(&cursor).is_none_or(|ack| ack.message_id != delivery.message_id) {
-                self.blame(format!("{}: not what was acknowledged", place()));
+    /// Judges all that came to a client, over all its connections.
+    fn judge_stream(
+        &mut self,
+        history: &History,
+        client: usize,
+        reading: &Reading,
+        last_seen: &mut LastSeen,
+    ) {
+        let mut reader = Reader::default();
+        let mut tally = Tally::default();
+        let mut before: HashMap<usize, Instant> = HashMap::new();
+        for life in &reading.lives {
+            reader.come(history, &reading.channels, life.presented.as_deref());
+            for came in &life.came {
+                let seen = reader.count_block(history, &came.block(), &mut tally);
+                let Some(Seen::Event { channel, .. }) = seen else { continue };
+                if reading.is_slow {
+                    continue;
+                }
+                if let Some(id) = reader.place(channel) {
+                    let last = last_seen.entry((channel, id)).or_insert(came.at);
+                    *last = came.at.max(*last);
+                }
+                if let Some(earlier) = before.insert(channel, came.at) {
+                    self.longest_silence = self.longest_silence.max(came.at - earlier);
+                }
             }
-            if !seen.insert(cursor) {
-                self.repeats += 1;
-                self.word(format!("{}: a repeat", place()));
-            } else if cursor < newest {
-                self.reorders += 1;
-                self.word(format!("{}: behind {newest}", place()));
-            }
-            newest = newest.max(cursor);
-        }
-        let missing: Vec<Cursor> =
-            log.events.keys().filter(|cursor| !seen.contains(cursor)).copied().collect();
-        if let (Some(first), Some(last)) = (missing.iter().min(), missing.iter().max()) {
-            self.holes += missing.len() as u64;
-            let place = format!("client {client}, channel {}", log.number);
-            self.word(format!("{place}: {} missing, {first} to {last}", missing.len()));
-        }
-    }
-
-    fn measure(&mut self, deliveries: &[Delivery], last_seen: &mut HashMap<Cursor, Instant>) {
-        for delivery in deliveries {
-            let last = last_seen.entry(delivery.cursor).or_insert(delivery.at);
-            *last = delivery.at.max(*last);
-        }
-        let silences = deliveries.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at));
-        self.longest_silence = self.longest_silence.max(silences.max().unwrap_or_default());
-    }
-}
-
-/// The log of a channel, as its publishers know it.
-struct Log<'a> {
-    number: usize,
-    events: HashMap<Cursor, &'a Ack>,
-}
-
-impl<'a> Log<'a> {
-    /// Puts acknowledgements in order, and checks that they are a log: without holes in an epoch, and a new epoch, as a
-    /// restart of the store begins one, from its first offset on.
-    fn of(number: usize, acks: &'a [Ack], verdict: &mut Verdict) -> Self {
-        let mut acks: Vec<&Ack> = acks.iter().collect();
-        acks.sort_by_key(|ack| ack.cursor);
-        let mut newest: HashMap<u64, u64> = HashMap::new();
-        let mut before = Cursor::START;
-        for ack in &acks {
-            let id = ack.cursor;
-            let expected =
-                if id.epoch == before.epoch { before.plus(1) } else { Cursor::new(id.epoch, 1) };
-            if id != expected {
-                // From here on nothing fits any more.
-                verdict.blame(format!("channel {number}: {id} in place of {expected}"));
-                break;
-            }
-            before = id;
-            let earlier = newest.insert(ack.publisher, ack.sequence);
-            if earlier.is_some_and(|earlier| earlier >= ack.sequence) {
-                verdict.blame(format!("channel {number}: {id} is out of its order"));
+            if life.is_whole
+                && let Err(why) = reader.finish(false)
+            {
+                tally.blame(why);
             }
         }
-        Log { number, events: acks.into_iter().map(|ack| (ack.cursor, ack)).collect() }
-    }
-
-    /// How long each event took. One that came before its publisher was told took nothing.
-    fn latencies(&self, last_seen: &HashMap<Cursor, Instant>) -> Vec<Duration> {
-        let times = self.events.iter().filter_map(|(cursor, ack)| {
-            Some(last_seen.get(cursor)?.saturating_duration_since(ack.at))
-        });
-        times.collect()
+        if reading.has_ended
+            && let Some(lack) = reader.lack(history)
+        {
+            tally.blame(lack);
+        }
+        let place =
+            |word: String| format!("client {client}, channels {:?}: {word}", reading.channels);
+        tally.words = tally.words.into_iter().map(place).collect();
+        self.tally.add(tally);
     }
 }
 
 impl Latency {
-    fn of(mut times: Vec<Duration>) -> Self {
+    pub(crate) fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let quantile = |percent: usize| {
             let index = (times.len() * percent).div_ceil(100).saturating_sub(1);
@@ -206,8 +164,16 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{Kept, KeptEvent};
+    use crate::publisher::Ack;
+    use crate::record::{Came, Life, Words};
+    use forebay_judge::sse::Block;
     use uuid::Uuid;
+    use zhttp::Cursor;
 
+    const NAME: &str = "room-1";
+
+    /// Channel 1: channel 0 is a wide one.
     fn ack(offset: u64, message: u128, sequence: u64) -> Ack {
         let (cursor, message_id) = (Cursor::new(7, offset), Uuid::from_u128(message));
         Ack { message_id, cursor, publisher: 0, sequence, at: Instant::now() }
@@ -217,59 +183,99 @@ mod tests {
         (1..=len).map(|offset| ack(offset, offset.into(), offset)).collect()
     }
 
-    fn reading(events: &[(u64, u128)]) -> Reading {
-        let delivery = |(offset, message): &(u64, u128)| Delivery {
-            cursor: Cursor::new(7, *offset),
-            message_id: Uuid::from_u128(*message),
-            at: Instant::now(),
+    /// A store that holds these events.
+    fn kept(events: &[Ack]) -> Kept {
+        let event = |ack: &Ack| {
+            let prev = (ack.cursor.offset == 1).then_some(Id::START);
+            let data = ack.line(1, NAME);
+            let id = Id::new(ack.cursor.epoch, ack.cursor.offset);
+            (id, KeptEvent { prev, end: ack.is_end(), control: false, data })
         };
-        Reading {
-            channels: vec![(0, events.iter().map(delivery).collect())],
-            ending: Ending::Ended,
-            is_slow: false,
-            violations: Vec::new(),
-        }
+        Kept { born: 7, events: events.iter().map(event).collect() }
     }
 
-    /// Deliveries, holes, repeats, reorders, others.
-    fn counts(acks: Vec<Ack>, events: &[(u64, u128)]) -> [u64; 5] {
-        let verdict = Verdict::of(&[acks], &[reading(events)]);
-        let counts = [verdict.holes, verdict.repeats, verdict.reorders, verdict.others];
-        assert_eq!(verdict.is_clean(), counts == [0; 4]);
-        [verdict.deliveries, counts[0], counts[1], counts[2], counts[3]]
+    fn reading(events: &[Ack]) -> Reading {
+        let words = Words::default();
+        let came = |ack: &Ack| {
+            let block = Block {
+                kind: Some("stream".to_owned()),
+                id: Some(ack.cursor.to_string()),
+                data: Some(ack.line(1, NAME)),
+                ..Block::default()
+            };
+            Came::of(&words, block, Instant::now())
+        };
+        let came = events.iter().filter_map(came).collect();
+        let lives = vec![Life { presented: None, came, is_whole: false }];
+        Reading { channels: vec![1], lives, has_ended: true, ..Reading::default() }
+    }
+
+    fn verdict(acks: Vec<Ack>, stored: &[Ack], readings: &[Reading]) -> Verdict {
+        let names = ["room-0".to_owned(), NAME.to_owned()];
+        let (acks, kept) = ([Vec::new(), acks], [Kept::default(), kept(stored)]);
+        Verdict::of(&Evidence { names: &names, acks: &acks, kept: &kept, readings })
+    }
+
+    /// Events, holes, repeats, others.
+    fn counts(log: &[Ack], came: &[Ack]) -> [u64; 4] {
+        let verdict = verdict(log.to_vec(), log, &[reading(came)]);
+        let tally = verdict.tally;
+        [tally.events, tally.holes, tally.repeats, tally.others]
     }
 
     #[test]
     fn a_whole_sequence_is_clean() {
-        assert_eq!(counts(log(3), &[(1, 1), (2, 2), (3, 3)]), [3, 0, 0, 0, 0]);
-        assert_eq!(counts(log(0), &[]), [0, 0, 0, 0, 0]);
+        assert_eq!(counts(&log(3), &log(3)), [3, 0, 0, 0]);
+        assert_eq!(counts(&[], &[]), [0, 0, 0, 0]);
     }
 
     #[test]
     fn whatever_is_wrong_with_a_sequence_is_counted() {
-        assert_eq!(counts(log(3), &[(1, 1), (3, 3)]), [2, 1, 0, 0, 0]);
-        assert_eq!(counts(log(3), &[(1, 1)]), [1, 2, 0, 0, 0]);
-        assert_eq!(counts(log(3), &[(1, 1), (2, 2), (2, 2), (3, 3)]), [4, 0, 1, 0, 0]);
-        assert_eq!(counts(log(3), &[(1, 1), (3, 3), (2, 2)]), [3, 0, 0, 1, 0]);
-        assert_eq!(counts(log(2), &[(1, 1), (2, 9)]), [2, 0, 0, 0, 1]);
-        assert_eq!(counts(log(1), &[(1, 1), (2, 2)]), [2, 0, 0, 0, 1]);
+        let log = log(3);
+        let pick = |indices: &[usize]| -> Vec<Ack> { indices.iter().map(|at| log[*at]).collect() };
+        assert_eq!(counts(&log, &pick(&[0, 2])), [2, 1, 0, 0]);
+        // What is missing at the end is told in words.
+        assert_eq!(counts(&log, &pick(&[0])), [1, 0, 0, 1]);
+        assert_eq!(counts(&log, &pick(&[0, 1, 1, 2])), [4, 0, 1, 0]);
+        assert_eq!(counts(&log, &pick(&[0, 2, 1, 2])), [4, 1, 1, 0]);
+        let foreign = [log[0], log[1], ack(3, 9, 3)];
+        assert_ne!(counts(&log, &foreign)[3], 0);
     }
 
     #[test]
     fn an_event_that_was_stored_twice_is_seen_in_the_log() {
-        let stored_twice = vec![ack(1, 1, 1), ack(3, 2, 2)];
-        assert_eq!(counts(stored_twice, &[(1, 1), (3, 2)]), [2, 0, 0, 0, 1]);
-        let out_of_order = vec![ack(1, 1, 2), ack(2, 2, 1)];
-        assert_eq!(counts(out_of_order, &[(1, 1), (2, 2)]), [2, 0, 0, 0, 1]);
+        let stored = [ack(1, 1, 1), ack(2, 1, 1), ack(3, 2, 2)];
+        let verdict = verdict(vec![ack(1, 1, 1), ack(3, 2, 2)], &stored, &[reading(&stored)]);
+        assert_eq!(verdict.tally.others, 2, "{verdict:?}");
+    }
+
+    #[test]
+    fn a_lost_tail_is_no_violation_for_who_has_not_got_it() {
+        let next = Ack { cursor: Cursor::new(9, 1), ..ack(1, 3, 3) };
+        let acks = vec![ack(1, 1, 1), ack(2, 2, 2), next];
+        let prev = Some(Id::new(7, 1));
+        let mut stored = kept(&[acks[0]]);
+        let data = next.line(1, NAME);
+        let event = KeptEvent { prev, end: false, control: false, data };
+        stored.events.insert(Id::new(9, 1), event);
+        let judged = |came: &[Ack]| {
+            let names = ["room-0".to_owned(), NAME.to_owned()];
+            let (acks, kept) = ([Vec::new(), acks.clone()], [Kept::default(), stored.clone()]);
+            let readings = [reading(came)];
+            Verdict::of(&Evidence { names: &names, acks: &acks, kept: &kept, readings: &readings })
+        };
+        let without = judged(&[acks[0], next]);
+        assert!(without.is_clean(), "{without:?}");
+        assert_eq!((without.lost_acknowledged, without.tally.never_seen), (1, 1));
+        let with = judged(&acks);
+        assert_eq!((with.tally.unsignalled, with.tally.others), (1, 0), "{with:?}");
     }
 
     #[test]
     fn a_client_that_is_cut_off_is_counted() {
-        let mut cut = reading(&[(1, 1)]);
-        cut.ending = Ending::Disconnected("reset".to_owned());
-        let mut open = reading(&[(1, 1)]);
-        open.ending = Ending::Open;
-        let verdict = Verdict::of(&[log(1)], &[cut, open]);
+        let cut = Reading { disconnects: vec!["reset".to_owned()], ..reading(&log(1)) };
+        let open = Reading { has_ended: false, ..reading(&log(1)) };
+        let verdict = verdict(log(1), &log(1), &[cut, open]);
         assert_eq!((verdict.disconnects, verdict.unfinished), (1, 1));
         assert!(!verdict.is_clean());
     }

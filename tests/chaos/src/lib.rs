@@ -1,23 +1,29 @@
 //! Breaks a running Forebay, and judges what every client got.
 //!
-//! Separate processes: Redis, one edge, two handlers of all roles. Hundreds of clients hold event
-//! streams through the edge, publishers send events at a steady rate, and meanwhile handlers are
-//! killed or stopped and started again, one after the other and both at once, or Redis goes away.
-//! What must hold is what Forebay promises: no client is disconnected, and each has exactly the
-//! published events of its channels, in their order.
+//! Separate processes: a store, one edge, two handlers of all roles. Hundreds of clients hold event streams through the edge,
+//! publishers send events at a steady rate, and meanwhile things are broken. What must hold is what Forebay promises: no
+//! client is disconnected but by the end of its edge, each has exactly the published events of its channels, in their order,
+//! and what the store has lost is said.
 //!
-//! One [`Scenario`] is one [`run`], from processes that are started for it to a [`Report`].
-//! `tests/chaos.rs` runs short ones in the test suite, `scripts/chaos` long ones for their figures.
+//! Two kinds of runs:
+//!
+//! * A [`Scenario`] is one kind of fault on one arrangement, at set times: handlers killed, handlers stopped, Redis away
+//!   ([`run`]).
+//! * A [`Fire`] is hundreds of faults of all kinds, drawn by a seed, on one of four arrangements ([`Fire::run`]).
+//!
+//! `tests/chaos.rs` runs short ones in the test suite, `scripts/chaos` long ones for their figures. ([`SlowReaders`] and
+//! [`Herd`] are measurements of their own, beside these.)
 //!
 //! | part | what it does |
 //! | --- | --- |
-//! | `scenario` | says what is run, and what is broken when |
+//! | `scenario`, `faults` | what is broken when in a scenario, and how |
+//! | `fire` | random faults, and the arrangements |
 //! | `process`, `cluster` | start and end the processes |
-//! | `http`, `sse` | read what the edge sends; they forgive nothing |
+//! | `http`, `connection` | read what the edge sends; they forgive nothing |
 //! | `publisher` | sends each event until it is acknowledged |
-//! | `subscriber` | reads one stream to its END, and writes down what came |
-//! | `faults` | breaks things |
-//! | `judge` | compares what came with what was acknowledged |
+//! | `subscriber`, `record` | reads to the END over as many connections as it takes, and writes down what came |
+//! | `ledger` | reads what the store holds in the end |
+//! | `evidence`, `judge` | put together what is known, and hold against it what came: with `forebay-judge` |
 //! | `report` | the figures as a table |
 //!
 //! No judgement depends on how fast the machine is: whatever is late is waited for, for
@@ -27,19 +33,28 @@
 
 mod cluster;
 mod connection;
+mod evidence;
 mod faults;
+mod fire;
+mod herd;
 mod http;
 mod judge;
+mod ledger;
 mod process;
 mod publisher;
+mod record;
 mod report;
 mod scenario;
-mod sse;
+mod slow;
+mod slow_and_herd;
 mod subscriber;
 
+pub use fire::{Fire, FireReport, Kind, StoreKind, Struck, markdown};
+pub use herd::{Herd, HerdReport, run_herd};
 pub use judge::{Latency, Verdict};
 pub use report::{Report, table};
 pub use scenario::{Disruption, Ended, Scenario};
+pub use slow::{SlowReaders, SlowReport, run_slow_readers};
 
 use std::io;
 use std::sync::Arc;
@@ -51,13 +66,19 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use cluster::Cluster;
+use connection::Address;
+use evidence::Evidence;
 use faults::Broken;
 use publisher::{Published, Publishing};
-use subscriber::{Address, Reading, Subscriber};
+use record::{Reading, Words};
+use subscriber::{EdgeLives, Subscriber, address_of};
 
 /// How long something may take that should happen soon: clients to connect, events that are late to
 /// be published, streams to end. What takes longer does not happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often something is looked at that is to become so.
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why a run came to no judgement.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +106,9 @@ pub enum ChaosError {
     /// No token.
     #[error(transparent)]
     Mint(#[from] MintError),
+    /// What the store holds cannot be read.
+    #[error("the store: {0}")]
+    Store(String),
 }
 
 /// Where a run is.
@@ -110,13 +134,14 @@ pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
     let edge_bytes_before = cluster.edge_resident_bytes();
 
     let publishing = Publishing {
-        address: cluster.address,
+        address: Address::Tcp(cluster.address),
         token: cluster.token(Role::Publisher, &[])?,
         channels: channel_names(scenario),
         events_per_channel: scenario.events_per_channel(),
         interval: scenario.interval(),
         phase,
         store_away: watch::Sender::new(false),
+        enough: watch::Sender::new(false).subscribe(),
     };
     let since = Instant::now();
     let (mut published, broken) = load(scenario, &mut cluster, &publishing, &set_phase).await?;
@@ -125,7 +150,13 @@ pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
     let (ended, readings) = finish(&publishing, &mut clients, &set_phase).await;
     published.add(ended);
 
-    let mut verdict = Verdict::of(&published.acks, &readings);
+    let names = channel_names(scenario);
+    let kept = ledger::of_redis(&[cluster.redis_url()], &names).await?;
+    let (acks, readings) = (&published.acks, &readings);
+    let mut verdict = Verdict::of(&Evidence { names: &names, acks, kept: &kept, readings });
+    if verdict.lost_acknowledged > 0 {
+        verdict.blame(format!("{} acknowledged events are lost", verdict.lost_acknowledged));
+    }
     let stopped = cluster.stop().await?;
     let told = published.tally.violations.iter().chain(&broken.violations).chain(&stopped);
     told.for_each(|violation| verdict.blame(violation.clone()));
@@ -164,19 +195,20 @@ async fn connect(
     let token: Arc<str> = cluster.token(Role::Subscriber, &["*"])?.into();
     let (ready, mut is_ready) = mpsc::unbounded_channel();
     let mut clients = JoinSet::new();
+    let (words, edge) = (Words::default(), watch::Sender::new(EdgeLives::default()));
     for client in 0..scenario.clients {
         let channels = scenario.channels_of(client).into_iter();
         let pause = scenario.pause_of(client);
+        let tcp = Address::Tcp(cluster.address);
         let subscriber = Subscriber {
-            address: match pause {
-                Some(_) => Address::Unix(cluster.edge_socket.clone()),
-                None => Address::Tcp(cluster.address),
-            },
+            address: address_of(pause.is_some(), &tcp, &cluster.edge_socket),
             token: Arc::clone(&token),
             channels: channels.map(|channel| (channel, names[channel].clone())).collect(),
-            pause,
+            pauses: pause.into_iter().collect(),
             phase: phase.clone(),
+            edge: edge.subscribe(),
             ready: ready.clone(),
+            words: words.clone(),
         };
         clients.spawn(async move { (client, subscriber.run().await) });
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,12 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a process that was told to end is asked whether it has.
 const EXIT_PROBE_INTERVAL: Duration = Duration::from_millis(2);
 
+/// How long after its start a process may end by SIGTERM itself, as it has not taken the signal over yet.
+const STARTING: Duration = Duration::from_secs(1);
+
+/// signal(7).
+const SIGTERM: i32 = 15;
+
 /// A program, running or not. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -24,6 +31,7 @@ pub(crate) struct Process {
     arguments: Vec<OsString>,
     log: PathBuf,
     child: Option<Child>,
+    started: Option<Instant>,
 }
 
 impl Process {
@@ -35,6 +43,7 @@ impl Process {
             arguments: Vec::new(),
             log: dir.join(format!("{name}.log")),
             child: None,
+            started: None,
         }
     }
 
@@ -60,6 +69,7 @@ impl Process {
             command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr::<File>(log).spawn()
         };
         self.child = Some(spawn().map_err(|source| self.error(source))?);
+        self.started = Some(Instant::now());
         Ok(())
     }
 
@@ -69,10 +79,11 @@ impl Process {
             self.child = None;
             return Ok(Some(format!("{} ended by itself", self.name)));
         }
+        let is_starting = self.started.is_some_and(|started| started.elapsed() < STARTING);
         let Some(child) = &mut self.child else { return Ok(None) };
         let told = match how {
             Ended::Killed => child.kill(),
-            Ended::Terminated => terminate(child.id()),
+            Ended::Terminated => signal(child.id(), "TERM"),
         };
         let status = match told {
             Ok(()) => exit_status(child).await,
@@ -81,6 +92,7 @@ impl Process {
         let status = status.map_err(|source| self.error(source))?;
         let wrong = match status {
             None => Some(format!("{} did not end within {EXIT_TIMEOUT:?}", self.name)),
+            Some(status) if is_starting && status.signal() == Some(SIGTERM) => None,
             Some(status) if how == Ended::Terminated && !status.success() => {
                 Some(format!("{} was told to end: {status}", self.name))
             }
@@ -88,6 +100,21 @@ impl Process {
         };
         self.kill();
         Ok(wrong)
+    }
+
+    /// Sends a signal to it, `STOP` or `CONT`. Whether it runs.
+    pub(crate) fn signal(&mut self, name: &str) -> Result<bool, ChaosError> {
+        if self.has_ended() {
+            return Ok(false);
+        }
+        let Some(child) = &self.child else { return Ok(false) };
+        signal(child.id(), name).map_err(|source| self.error(source))?;
+        Ok(true)
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Ends it at once, if it runs.
@@ -103,6 +130,11 @@ impl Process {
     pub(crate) fn has_ended(&mut self) -> bool {
         let child = self.child.as_mut();
         child.is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Its process id, if it was started.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Resident memory, in bytes; 0 if it does not run.
@@ -143,9 +175,9 @@ impl Drop for Process {
     }
 }
 
-/// Sends SIGTERM, by kill(1): the standard library has no call for it.
-fn terminate(pid: u32) -> io::Result<()> {
-    let status = Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
+/// Sends a signal, by kill(1): the standard library has no call for it.
+fn signal(pid: u32, name: &str) -> io::Result<()> {
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill: {status}"))) }
 }
 

@@ -6,20 +6,19 @@
 //! acknowledgements of a channel together *are* that log, and what every reader must have got.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, sleep};
+use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 use uuid::Uuid;
 use zhttp::Cursor;
 
 use crate::Phase;
 use crate::cluster::ORG;
-use crate::connection::{Connection, ExchangeError};
+use crate::connection::{Address, Connection, ExchangeError};
 use crate::http::Head;
 use crate::scenario::is_wide;
 
@@ -28,6 +27,10 @@ const PUBLISHERS_PER_CHANNEL: u64 = 2;
 
 /// Time before an event is sent again if the server did not say how long to wait, or said 0.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// How long a publisher waits for an answer. Then it makes a new connection, and sends the event again: longer than the
+/// edge waits for a handler, and a handler for the store.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Bytes of text in the payload of an event, and of one in a wide channel, where events are nearly as
 /// large as they may be.
@@ -60,6 +63,8 @@ pub(crate) struct Tally {
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Attempts whose connection was refused or lost.
     pub(crate) lost: u64,
+    /// Attempts that nobody answered.
+    pub(crate) unanswered: u64,
     /// Acknowledgements of an event that an earlier attempt had stored.
     pub(crate) duplicates: u64,
     /// The longest time between the first attempt and the acknowledgement.
@@ -74,6 +79,7 @@ impl Tally {
             *self.refused.entry(status).or_default() += count;
         }
         self.lost += other.lost;
+        self.unanswered += other.unanswered;
         self.duplicates += other.duplicates;
         self.slowest = self.slowest.max(other.slowest);
         self.violations.extend(other.violations);
@@ -83,7 +89,7 @@ impl Tally {
 /// What all publishers of a run share.
 #[derive(Clone, Debug)]
 pub(crate) struct Publishing {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     pub(crate) token: String,
     /// Names of the channels.
     pub(crate) channels: Vec<String>,
@@ -93,6 +99,8 @@ pub(crate) struct Publishing {
     pub(crate) phase: watch::Receiver<Phase>,
     /// Is set when a publisher was told that the store is away.
     pub(crate) store_away: watch::Sender<bool>,
+    /// Is set when no further events are wanted.
+    pub(crate) enough: watch::Receiver<bool>,
 }
 
 impl Publishing {
@@ -167,7 +175,7 @@ struct Publisher {
 
 impl Publisher {
     fn new(common: Publishing, channel: usize, number: u64) -> Self {
-        let connection = Connection::new(common.address);
+        let connection = Connection::to(common.address.clone());
         Publisher { common, channel, number, connection, acks: Vec::new(), tally: Tally::default() }
     }
 
@@ -178,9 +186,14 @@ impl Publisher {
         let first = Instant::now() + self.common.interval * u32::try_from(self.number).unwrap_or(0);
         let mut turns = tokio::time::interval_at(first, interval);
         turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let count = (self.common.events_per_channel + rounds - 1 - self.number) / rounds;
+        let count =
+            (self.common.events_per_channel.saturating_add(rounds) - 1 - self.number) / rounds;
+        let mut enough = self.common.enough.clone();
         for sequence in 1..=count {
-            turns.tick().await;
+            tokio::select! {
+                _ = turns.tick() => {}
+                Ok(_) = enough.wait_for(|is_enough| *is_enough) => return,
+            }
             if !self.publish(sequence, "PHASE_DELTA").await {
                 return;
             }
@@ -223,13 +236,18 @@ impl Publisher {
     }
 
     async fn attempt(&mut self, request: &[u8], message_id: Uuid, sequence: u64) -> Attempt {
-        let (head, body) = match self.connection.exchange(request).await {
-            Ok(answer) => answer,
-            Err(ExchangeError::Lost(_)) => {
+        let answer = timeout(ANSWER_PATIENCE, self.connection.exchange(request)).await;
+        let (head, body) = match answer {
+            Ok(Ok(answer)) => answer,
+            Err(_) => {
+                self.tally.unanswered += 1;
+                return Attempt::Again(RETRY_DELAY);
+            }
+            Ok(Err(ExchangeError::Lost(_))) => {
                 self.tally.lost += 1;
                 return Attempt::Again(RETRY_DELAY);
             }
-            Err(ExchangeError::Malformed(error)) => return Attempt::Failed(error.to_string()),
+            Ok(Err(ExchangeError::Malformed(error))) => return Attempt::Failed(error.to_string()),
         };
         match head.status {
             200 => match Cursor::from_bytes(&body) {
@@ -263,10 +281,7 @@ impl Publisher {
 
     fn request(&self, message_id: Uuid, sequence: u64, phase: &str) -> Vec<u8> {
         let (channel, token) = (&self.common.channels[self.channel], &self.common.token);
-        let range = if is_wide(self.channel) { WIDE_TEXT_BYTES } else { TEXT_BYTES };
-        let bytes = range.start() + message_id.as_u64_pair().0 % (range.end() - range.start());
-        let text = "forebay ".chars().cycle().take(usize::try_from(bytes).unwrap_or(0));
-        let payload = json!({"publisher": self.number, "text": text.collect::<String>()});
+        let payload = json!({"publisher": self.number, "text": text(self.channel, message_id)});
         let body = json!({
             "message_id": message_id.to_string(),
             "phase": phase,
@@ -280,5 +295,29 @@ impl Publisher {
             body.len()
         )
         .into_bytes()
+    }
+}
+
+/// The text in an event: its length is all that differs.
+fn text(channel: usize, message_id: Uuid) -> String {
+    let range = if is_wide(channel) { WIDE_TEXT_BYTES } else { TEXT_BYTES };
+    let bytes = range.start() + message_id.as_u64_pair().0 % (range.end() - range.start());
+    "forebay ".chars().cycle().take(usize::try_from(bytes).unwrap_or(0)).collect()
+}
+
+impl Ack {
+    /// Whether it is the END of its channel.
+    pub(crate) fn is_end(&self) -> bool {
+        self.publisher == PUBLISHERS_PER_CHANNEL
+    }
+
+    /// The line that readers must get (`docs/channels.md`), of this event in that channel.
+    pub(crate) fn line(&self, channel: usize, name: &str) -> String {
+        let Ack { message_id, sequence, publisher, .. } = self;
+        let phase = if self.is_end() { "PHASE_END" } else { "PHASE_DELTA" };
+        let text = text(channel, *message_id);
+        format!(
+            r#"{{"event_type":"stream","message_id":"{message_id}","channel_id":"{name}","phase":"{phase}","sequence":{sequence},"payload":{{"publisher":{publisher},"text":"{text}"}}}}"#
+        )
     }
 }

@@ -69,7 +69,7 @@ impl Report {
             ("sent again after 502", refused(502)),
             ("sent again after 503", refused(503)),
             ("  connection lost", self.lost.to_string()),
-            ("events delivered", verdict.deliveries.to_string()),
+            ("events delivered", verdict.tally.events.to_string()),
             ("  ack to last client p50", milliseconds(verdict.latency.p50)),
             ("  p99", milliseconds(verdict.latency.p99)),
             ("  max", milliseconds(verdict.latency.max)),
@@ -78,10 +78,10 @@ impl Report {
             ("  after", mebibytes(self.edge_bytes.1)),
             ("DISCONNECTED", verdict.disconnects.to_string()),
             ("UNFINISHED", verdict.unfinished.to_string()),
-            ("HOLES", verdict.holes.to_string()),
-            ("REPEATS", verdict.repeats.to_string()),
-            ("REORDERED", verdict.reorders.to_string()),
-            ("OTHER VIOLATIONS", verdict.others.to_string()),
+            ("HOLES", verdict.tally.holes.to_string()),
+            ("REPEATS", verdict.tally.repeats.to_string()),
+            ("UNSIGNALLED LOSSES", verdict.tally.unsignalled.to_string()),
+            ("OTHER VIOLATIONS", verdict.tally.others.to_string()),
         ]
     }
 }
@@ -108,7 +108,7 @@ pub fn table(reports: &[Report]) -> String {
         line(&mut out);
     }
     for report in reports {
-        for violation in &report.verdict.violations {
+        for violation in &report.verdict.tally.words {
             out.push_str(&format!("{}: {violation}\n", report.name));
         }
         if let Some(files) = &report.files {
@@ -141,7 +141,8 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let mut verdict = Verdict { deliveries: 42, ..Verdict::default() };
+        let mut verdict = Verdict::default();
+        verdict.tally.events = 42;
         verdict.blame("something".to_owned());
         Report {
             name: "a run",

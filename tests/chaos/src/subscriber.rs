@@ -1,171 +1,283 @@
-//! Subscribers: each reads one connection from its beginning to its END, and never comes back.
+//! Subscribers: each reads its channels to their END, over as many connections as that takes.
 //!
-//! So whatever breaks a connection shows. What came is written down as it is; `judge` compares it
-//! with what was published. Only what can be seen nowhere else is judged here: the form of
-//! responses and events, and that the id of an event on a connection with several channels tells
-//! where *each* of them stands.
+//! A client does what an EventSource does: when its connection is lost it comes back with the id that it got last. That is
+//! right when the edge was ended; at any other time it is a violation, so each client knows of which edge its connection
+//! is ([`EdgeLives`]), and writes down what was not to be. What came is written down as it is; `judge` compares it with
+//! what was published. Only what can be seen nowhere else is judged here: the form of responses and of blocks.
 
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use forebay_judge::sse::{SseReader, field};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
-use uuid::Uuid;
-use zhttp::Cursor;
-use zhttp::composite::{self, Composite};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Phase;
 use crate::cluster::ORG;
-use crate::connection::READ_BYTES;
-use crate::http::{Part, ResponseReader};
+use crate::connection::{Address, Duplex, READ_BYTES};
+use crate::http::{Head, Part, ResponseReader};
+use crate::record::{Came, Life, Reading, Words};
 use crate::scenario::Pause;
-use crate::sse::{SseEvent, SseReader};
 
-/// Characters of an event's data that a violation tells.
-const DATA_CHARS_TOLD_MAX: usize = 300;
+/// How long a client waits for an answer before it tries again: longer than an edge waits for a handler.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The pause before a client comes back; half of what `retry:` tells an EventSource, so that herds are tried too.
+const COME_BACK_DELAY: Duration = Duration::from_millis(250);
+
+/// How often edges were ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EdgeLives {
+    /// Edges that were told to end, or killed.
+    pub(crate) condemned: u64,
+    /// Those of them that are gone.
+    pub(crate) gone: u64,
+}
 
 /// One client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Subscriber {
     pub(crate) address: Address,
     pub(crate) token: Arc<str>,
     /// What it reads, as numbers of channels and their names.
     pub(crate) channels: Vec<(usize, String)>,
-    pub(crate) pause: Option<Pause>,
+    /// When it does not read for a while.
+    pub(crate) pauses: Vec<Pause>,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) edge: watch::Receiver<EdgeLives>,
     /// Is told once, when the stream has begun or cannot begin any more.
     pub(crate) ready: mpsc::UnboundedSender<()>,
+    pub(crate) words: Words,
 }
 
-/// Where the edge takes a client.
-#[derive(Clone, Debug)]
-pub(crate) enum Address {
-    /// Where a client connects that reads all the time.
-    Tcp(SocketAddr),
-    /// Where a slow one connects: behind a Unix socket the kernel keeps 208 KiB for it (unix(7)). For
-    /// a TCP connection on one machine that is megabytes, and the edge would not notice in seconds
-    /// that somebody reads nothing.
-    Unix(PathBuf),
+/// Where slow clients connect: behind a Unix socket the kernel keeps 208 KiB for a client (unix(7)). For a TCP connection on
+/// one machine that is megabytes, and the edge would not notice in seconds that somebody reads nothing.
+pub(crate) fn address_of(is_slow: bool, quick: &Address, socket: &Path) -> Address {
+    if is_slow { Address::Unix(socket.to_owned()) } else { quick.clone() }
 }
 
-/// A connection of either kind.
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
-
-/// An event that came.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Delivery {
-    pub(crate) cursor: Cursor,
-    pub(crate) message_id: Uuid,
-    pub(crate) at: Instant,
-}
-
-/// What a client got.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    /// Of each channel that it read, in the order in which it came.
-    pub(crate) channels: Vec<(usize, Vec<Delivery>)>,
-    pub(crate) ending: Ending,
-    /// It stopped reading for a while: its times say nothing about the system.
-    pub(crate) is_slow: bool,
-    /// What was wrong with what it got.
-    pub(crate) violations: Vec<String>,
-}
-
-/// How a client's stream ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// After the END of each channel, in good form.
-    Ended,
-    /// Not at all, until the run was over.
-    Open,
-    /// Before that.
-    Disconnected(String),
-}
-
-/// The part of an event's data that counts here.
-#[derive(Deserialize)]
-struct Data {
-    message_id: String,
-    channel_id: String,
-    phase: String,
+/// How a connection ended.
+enum End {
+    /// The response ended in order; its block-wise end is in the record.
+    Whole,
+    /// 204: nothing is to come.
+    Nothing,
+    /// To be tried again after that time.
+    Later(Duration),
+    /// It was lost.
+    Lost(String),
+    /// What came is no stream.
+    Malformed(String),
 }
 
 impl Subscriber {
-    /// Reads until the stream ends, or the run is over.
-    pub(crate) async fn run(self) -> Reading {
-        let mut stream = Stream {
+    /// Reads until all its channels have ended, or the run is over.
+    pub(crate) async fn run(mut self) -> Reading {
+        let mut client = Client {
             reading: Reading {
-                channels: self.channels.iter().map(|(number, _)| (*number, Vec::new())).collect(),
-                ending: Ending::Open,
-                is_slow: self.pause.is_some(),
-                violations: Vec::new(),
+                channels: self.channels.iter().map(|(number, _)| *number).collect(),
+                is_slow: !self.pauses.is_empty(),
+                ..Reading::default()
             },
-            names: self.channels.iter().map(|(_, name)| name.clone()).collect(),
-            response: ResponseReader::new(),
-            events: SseReader::default(),
+            last_id: None,
             ends: 0,
+            is_sent_away: false,
         };
         let mut over = self.phase.clone();
-        let ending = tokio::select! {
-            ending = self.read(&mut stream) => ending.unwrap_or_else(Ending::Disconnected),
-            _ = over.wait_for(|phase| *phase == Phase::Over) => Ending::Open,
-        };
+        tokio::select! {
+            () = self.read_all(&mut client) => {}
+            _ = over.wait_for(|phase| *phase == Phase::Over) => {}
+        }
         // If it is told already, nobody listens any more.
         let _ = self.ready.send(());
-        Reading { ending, ..stream.reading }
+        client.reading
     }
 
-    async fn read(&self, stream: &mut Stream) -> Result<Ending, String> {
-        let text = |error: io::Error| error.to_string();
-        let mut socket = self.connect().await.map_err(text)?;
-        let mut phase = self.phase.clone();
-        let mut buffer = [0; READ_BYTES];
-        let mut is_ready = false;
-        let mut pause = self.pause;
+    async fn read_all(&mut self, client: &mut Client) {
         loop {
+            let lives = *self.edge.borrow();
+            client.is_sent_away = false;
+            let end = self.read_one(client).await;
+            // The edge may have been condemned, and a client that comes at its end is of it, too.
+            let was_condemned = self.edge.borrow().condemned > lives.gone;
+            let is_done = client.ends >= self.channels.len();
+            match end {
+                End::Whole | End::Nothing if is_done => {
+                    client.reading.has_ended = true;
+                    return;
+                }
+                End::Whole if client.is_sent_away => client.lost("sent away", was_condemned),
+                End::Whole => client.lost("the response ended before its channels", false),
+                End::Nothing => {
+                    let why = "204 to a client that has not all ENDs";
+                    client.reading.violations.push(why.to_owned());
+                    return;
+                }
+                End::Later(delay) => {
+                    client.reading.sent_away += 1;
+                    sleep(delay).await;
+                    continue;
+                }
+                End::Lost(why) => client.lost(&why, was_condemned),
+                End::Malformed(why) => client.reading.violations.push(why),
+            }
+            sleep(COME_BACK_DELAY).await;
+        }
+    }
+
+    async fn read_one(&mut self, client: &mut Client) -> End {
+        let opened = timeout(ANSWER_PATIENCE, self.open(client.last_id.as_deref())).await;
+        let (mut socket, mut response, head) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(end)) => return end,
+            Err(_) => return End::Later(COME_BACK_DELAY),
+        };
+        match head.status {
+            200 => {}
+            204 => return End::Nothing,
+            502..=504 => return later(&head),
+            status => return End::Malformed(format!("status {status} to a subscriber")),
+        }
+        let presented = client.last_id.clone();
+        client.reading.lives.push(Life { presented, came: Vec::new(), is_whole: false });
+        let mut events = SseReader::default();
+        let mut buffer = [0; READ_BYTES];
+        let mut is_over = false;
+        loop {
+            match self.take(client, &mut response, &mut events) {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(why) => return End::Malformed(why),
+            }
+            if is_over {
+                return End::Lost("the connection was closed".to_owned());
+            }
             let len = tokio::select! {
-                len = socket.read(&mut buffer) => len.map_err(text)?,
-                duration = due(&mut phase, pause) => {
-                    pause = None;
-                    tokio::time::sleep(duration).await;
+                len = socket.read(&mut buffer) => len,
+                duration = due(&mut self.phase, self.pauses.first().copied()) => {
+                    self.pauses.remove(0);
+                    sleep(duration).await;
                     continue;
                 }
             };
-            if len == 0 {
-                return Err("the connection was closed".to_owned());
-            }
-            let has_ended = stream.handle_bytes(&buffer[..len])?;
-            if has_ended {
-                return stream.ending();
-            }
-            if !is_ready && stream.events.has_begun() {
-                is_ready = true;
-                let _ = self.ready.send(());
+            match len {
+                Ok(0) => is_over = true,
+                Ok(len) => response.feed(&buffer[..len]),
+                Err(error) => return End::Lost(error.to_string()),
             }
         }
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Duplex>> {
-        let mut stream: Box<dyn Duplex> = match &self.address {
-            Address::Tcp(address) => Box::new(TcpStream::connect(address).await?),
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        };
+    /// Takes what came of a stream; how it ended, if it has.
+    fn take(
+        &mut self,
+        client: &mut Client,
+        response: &mut ResponseReader,
+        events: &mut SseReader,
+    ) -> Result<Option<End>, String> {
+        while let Some(part) = response.next_part().map_err(|error| error.to_string())? {
+            match part {
+                Part::Head(_) => return Err("a second head".to_owned()),
+                Part::Body(bytes) => events.push(&bytes),
+                Part::End if events.is_at_boundary() => {
+                    client.life().is_whole = true;
+                    return Ok(Some(End::Whole));
+                }
+                Part::End => return Err("the response ended within an event".to_owned()),
+            }
+            let at = Instant::now();
+            while let Some(block) = events.next_block()? {
+                if block.retry {
+                    let _ = self.ready.send(());
+                }
+                if let Some(data) = &block.data {
+                    client.note(data);
+                }
+                if block.id.is_some() {
+                    client.last_id.clone_from(&block.id);
+                }
+                let came = Came::of(&self.words, block, at);
+                client.life().came.extend(came);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Connects and asks; returns the head of the answer.
+    async fn open(
+        &self,
+        last_id: Option<&str>,
+    ) -> Result<(Box<dyn Duplex>, ResponseReader, Head), End> {
+        let lost = |error: io::Error| End::Lost(error.to_string());
+        // Nobody listens while an edge starts.
+        let refused = |_: io::Error| End::Later(COME_BACK_DELAY);
+        let mut stream = self.address.connect().await.map_err(refused)?;
         let channels = self.channels.iter().map(|(_, name)| format!("channel_id={name}&"));
+        let last_id = last_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         let request = format!(
-            "GET /events/{ORG}?{}token={} HTTP/1.1\r\nHost: chaos\r\nAccept: text/event-stream\r\n\r\n",
+            "GET /events/{ORG}?{}token={} HTTP/1.1\r\nHost: chaos\r\nAccept: text/event-stream\r\n{last_id}\r\n",
             channels.collect::<String>(),
             self.token
         );
-        stream.write_all(request.as_bytes()).await?;
-        Ok(stream)
+        stream.write_all(request.as_bytes()).await.map_err(lost)?;
+        let mut response = ResponseReader::new();
+        let mut buffer = [0; READ_BYTES];
+        loop {
+            match response.next_part() {
+                Ok(Some(Part::Head(head))) => return Ok((stream, response, head)),
+                Ok(Some(Part::Body(_) | Part::End)) => {
+                    return Err(End::Malformed("a body without a head".to_owned()));
+                }
+                Ok(None) => {}
+                Err(error) => return Err(End::Malformed(error.to_string())),
+            }
+            match stream.read(&mut buffer).await.map_err(lost)? {
+                0 => return Err(End::Lost("closed before an answer".to_owned())),
+                len => response.feed(&buffer[..len]),
+            }
+        }
+    }
+}
+
+/// Such an answer must say when to come again.
+fn later(head: &Head) -> End {
+    match head.field("retry-after").and_then(|value| value.parse().ok()) {
+        Some(seconds) => End::Later(Duration::from_secs(seconds).max(COME_BACK_DELAY)),
+        None => End::Malformed(format!("status {} without Retry-After", head.status)),
+    }
+}
+
+/// What a client knows.
+struct Client {
+    reading: Reading,
+    last_id: Option<String>,
+    /// Channels whose END came.
+    ends: usize,
+    /// It was told that the edge drains.
+    is_sent_away: bool,
+}
+
+impl Client {
+    /// Its newest connection.
+    fn life(&mut self) -> &mut Life {
+        self.reading.lives.last_mut().expect("a connection is there before anything comes of it")
+    }
+
+    fn note(&mut self, data: &str) {
+        // Ends are published once each, when all trouble is over.
+        self.ends += usize::from(field(data, "phase") == Ok("PHASE_END"));
+        self.is_sent_away |= field(data, "control_type") == Ok("server_draining");
+    }
+
+    fn lost(&mut self, why: &str, is_expected: bool) {
+        if is_expected {
+            self.reading.expected_losses += 1;
+        } else {
+            self.reading.disconnects.push(why.to_owned());
+        }
     }
 }
 
@@ -185,97 +297,5 @@ async fn due(phase: &mut watch::Receiver<Phase>, pause: Option<Pause>) -> Durati
         if phase.changed().await.is_err() {
             return std::future::pending().await;
         }
-    }
-}
-
-/// The stream of a client, as far as it came.
-struct Stream {
-    reading: Reading,
-    names: Vec<String>,
-    response: ResponseReader,
-    events: SseReader,
-    /// Channels whose END came.
-    ends: usize,
-}
-
-impl Stream {
-    /// Takes what came. Whether the response is over. The error says what cannot be read.
-    fn handle_bytes(&mut self, bytes: &[u8]) -> Result<bool, String> {
-        self.response.feed(bytes);
-        let mut events = Vec::new();
-        let mut has_ended = false;
-        while let Some(part) = self.response.next_part().map_err(|error| error.to_string())? {
-            match part {
-                Part::Head(head) if head.status == 200 => {}
-                Part::Head(head) => return Err(format!("status {}", head.status)),
-                Part::Body(bytes) => {
-                    self.events.feed(&bytes, &mut events).map_err(|error| error.to_string())?;
-                }
-                Part::End => has_ended = true,
-            }
-        }
-        for event in events {
-            if let Err(violation) = self.handle_event(&event) {
-                let SseEvent { kind, id, data } = event;
-                let data: String = data.chars().take(DATA_CHARS_TOLD_MAX).collect();
-                self.reading.violations.push(format!("{violation}: {kind} {id} {data}"));
-            }
-        }
-        Ok(has_ended)
-    }
-
-    /// How the stream ended that is over.
-    fn ending(&self) -> Result<Ending, String> {
-        if self.ends < self.names.len() {
-            return Err("the response ended before its channels did".to_owned());
-        }
-        if !self.events.is_at_boundary() {
-            return Err("the response ended within an event".to_owned());
-        }
-        Ok(Ending::Ended)
-    }
-
-    fn handle_event(&mut self, event: &SseEvent) -> Result<(), &'static str> {
-        if event.kind != "stream" {
-            return Err("an event that is no message");
-        }
-        let data: Data = serde_json::from_str(&event.data).map_err(|_| "malformed data")?;
-        let message_id = data.message_id.parse().map_err(|_| "a malformed message_id")?;
-        let index = self.names.iter().position(|name| *name == data.channel_id);
-        let index = index.ok_or("an event of another channel")?;
-        self.ends += usize::from(data.phase == "PHASE_END");
-        let (cursor, others) = self.positions(&event.id, index)?;
-        let at = Instant::now();
-        self.reading.channels[index].1.push(Delivery { cursor, message_id, at });
-        others
-    }
-
-    /// Where an event's id says that it stands, and whether it is right about the other channels.
-    fn positions(
-        &self,
-        id: &str,
-        index: usize,
-    ) -> Result<(Cursor, Result<(), &'static str>), &'static str> {
-        if self.names.len() == 1 {
-            return Ok((id.parse().map_err(|_| "a malformed id")?, Ok(())));
-        }
-        let id = composite::decode(id).map_err(|_| "a malformed composite id")?;
-        let cursor = self.cursor_in(&id, index).ok_or("an id without the event's channel")?;
-        Ok((cursor, self.check_others(&id, index)))
-    }
-
-    /// For the channels that the event is not of, its id must name the last event that came.
-    fn check_others(&self, id: &Composite, event_index: usize) -> Result<(), &'static str> {
-        for (index, (_, deliveries)) in self.reading.channels.iter().enumerate() {
-            let Some(last) = deliveries.last().filter(|_| index != event_index) else { continue };
-            if self.cursor_in(id, index) != Some(last.cursor) {
-                return Err("an id that is wrong about another channel");
-            }
-        }
-        Ok(())
-    }
-
-    fn cursor_in(&self, id: &Composite, index: usize) -> Option<Cursor> {
-        id.cursor_of(&format!("{ORG}:{}", self.names[index]))
     }
 }

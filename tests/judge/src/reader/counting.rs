@@ -27,6 +27,8 @@ pub struct Tally {
     pub repeats: u64,
     /// Events that are kept and were passed over.
     pub holes: u64,
+    /// Events that are kept, and that a gap said were not: told, but untrue.
+    pub astray: u64,
     /// Times that a reader was led past events that the store has lost, and that it stood among, without a word.
     pub unsignalled: u64,
     /// Acknowledged events that the store has lost, each once for each reader that stood just before them all and went on
@@ -41,7 +43,7 @@ pub struct Tally {
 impl Tally {
     /// Whether nothing was wrong.
     pub fn is_clean(&self) -> bool {
-        self.repeats + self.holes + self.unsignalled + self.others == 0
+        self.repeats + self.holes + self.astray + self.unsignalled + self.others == 0
     }
 
     /// Adds what another reader got.
@@ -51,6 +53,7 @@ impl Tally {
         self.gaps_other += other.gaps_other;
         self.repeats += other.repeats;
         self.holes += other.holes;
+        self.astray += other.astray;
         self.unsignalled += other.unsignalled;
         self.never_seen += other.never_seen;
         self.others += other.others;
@@ -78,7 +81,8 @@ impl Tally {
         }
     }
 
-    fn word(&mut self, what: String) {
+    /// Says what is counted, in words.
+    pub fn word(&mut self, what: String) {
         if self.words.len() < WORDS_MAX {
             self.words.push(what);
         }
@@ -128,7 +132,8 @@ impl Reader {
             Some(Seen::Gap(GapKind::Back)) => {
                 tally.gaps_lost += 1;
                 // Only a place that was lost is beyond the end of a log, whatever heads it has had.
-                let moved = before.iter().find(|(channel, at)| self.places.get(channel) != Some(at));
+                let moved =
+                    before.iter().find(|(channel, at)| self.places.get(channel) != Some(at));
                 if let Some((&channel, &at)) = moved
                     && history.log(channel).record(at).is_some_and(|record| record.is_kept)
                 {
@@ -139,8 +144,7 @@ impl Reader {
             Some(Seen::Gap(GapKind::Trimmed | GapKind::Recreated)) => {
                 tally.gaps_other += 1;
             }
-            Some(Seen::Draining | Seen::Note | Seen::Comment | Seen::Marker)
-            | None => {}
+            Some(Seen::Draining | Seen::Note | Seen::Comment | Seen::Marker) | None => {}
         }
         seen
     }
@@ -158,6 +162,18 @@ impl Reader {
             tally.others += 1;
             return None;
         };
+        if block.data.as_deref().is_some_and(|data| field(data, "control_type") == Ok("gap")) {
+            // It is not as it should be, and moves the reader all the same.
+            let at = self.places.get(&channel).copied().unwrap_or(to);
+            let passed = history.log(channel).between(at, to.next());
+            match passed.filter(|record| record.is_kept).count() {
+                0 => tally.others += 1,
+                kept => tally.astray += kept as u64,
+            }
+            self.places.insert(channel, to);
+            self.last_id.clone_from(&block.id);
+            return None;
+        }
         let log = history.log(channel);
         let (at, record) = (self.places.get(&channel).copied(), log.record(to));
         let (Some(at), Some(record)) = (at, record) else {
