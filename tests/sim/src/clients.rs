@@ -151,6 +151,7 @@ impl World {
     fn client_pieces(&mut self, client: usize) -> Result<(), String> {
         while let Some(piece) = self.clients[client].http.next_piece()? {
             match piece {
+                Piece::Interim(status) => return Err(format!("an interim response {status}")),
                 Piece::Head(head) => self.client_head(client, &head)?,
                 Piece::Body(body) => {
                     if !matches!(self.clients[client].state, State::Held { .. }) {

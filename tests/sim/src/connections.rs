@@ -34,8 +34,8 @@ impl World {
         Ok(conn)
     }
 
-    /// A client sends, a moment later, at times in pieces.
-    pub(crate) fn send_soon(&mut self, conn: Conn, bytes: &[u8]) {
+    /// A client sends, a moment later, at times in pieces. Says when all is sent.
+    pub(crate) fn send_soon(&mut self, conn: Conn, bytes: &[u8]) -> u64 {
         let mut due_ms = self.now_ms;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -49,6 +49,7 @@ impl World {
             self.schedule.at(due_ms, Action::ClientSend { conn, bytes: piece.to_vec() });
             rest = behind;
         }
+        due_ms
     }
 
     pub(crate) fn client_send(&mut self, conn: Conn, bytes: &[u8]) {
@@ -120,11 +121,15 @@ impl World {
     pub(crate) fn see_refused(&mut self, conn: Conn, bytes: usize) {
         let max = self.scenario.limits.backlog_bytes_max;
         let Some(socket) = self.socket(conn) else { return };
+        let owner = socket.owner;
         if bytes > max
-            && matches!(socket.owner, Owner::Client(_))
+            && matches!(owner, Owner::Client(_))
             && !std::mem::replace(&mut socket.is_blocked, true)
         {
             self.mark(Mark::Blocked);
+        }
+        if matches!(owner, Owner::Visitor(_)) {
+            self.mark(Mark::AnswerWaits);
         }
         // Were there room already, nobody would say so later.
         self.see_room(conn);
@@ -140,7 +145,8 @@ impl World {
             Owner::Vanished => return,
             Owner::Client(client) if self.pauses(client, conn) => return,
             Owner::Client(client) if self.clients[client].sip_bytes > 0 => SIP_MS,
-            Owner::Client(_) | Owner::Visitor(_) => 2,
+            Owner::Client(_) => 2,
+            Owner::Visitor(visitor) => self.visitor_wait_ms(visitor),
         };
         let due_ms = self.now_ms + self.random.up_to(wait_ms);
         if let Some(socket) = self.socket(conn) {
@@ -235,8 +241,7 @@ impl World {
                 self.client_cut(client, is_excused)
             }
             Owner::Visitor(visitor) if self.visitors[visitor].conn == Some(conn) => {
-                self.visitor_cut(visitor);
-                Ok(())
+                self.visitor_cut(visitor, is_excused)
             }
             Owner::Client(_) | Owner::Visitor(_) | Owner::Vanished => Ok(()),
         }

@@ -169,6 +169,28 @@ marks! {
     Unserved404 = "404: never served",
     /// A response is cut in its body.
     CutInBody = "response cut in its body",
+    /// A visitor asks on a connection that has carried an answer.
+    VisitorReused = "connection used again behind an answer",
+    /// A request that was sent ahead has its turn.
+    Pipelined = "pipelined request has its turn",
+    /// A request that was sent ahead is behind the last answer.
+    PipelineDropped = "pipelined request behind the last answer",
+    /// A client asks for the end of its connection.
+    ClosedAsAsked = "connection closed as its client asked",
+    /// A visitor is told to send its body.
+    Continued = "100: body sent",
+    /// It is not, and sends it after a while.
+    ContinueUnheard = "100 awaited in vain",
+    /// It gets an answer instead.
+    ContinueRefused = "answer instead of 100",
+    /// A handler answers without the request's body.
+    AnsweredEarly = "answer before the body was read",
+    /// A visitor that has closed its side is answered.
+    HalfClosedAnswered = "half-closed visitor answered",
+    /// It is taken for gone.
+    HalfClosedGone = "half-closed visitor given up",
+    /// A visitor's socket is full.
+    AnswerWaits = "answer waited for its client",
     /// A plain handler takes no push.
     PushRefused = "push refused",
     /// A request of req mode is answered.

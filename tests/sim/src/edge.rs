@@ -4,15 +4,17 @@
 //! whose queue is full and tells it the heads later. It can be killed, drained and paused, and its clock can stand
 //! still for a while and then leap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_core::hold::{Fed, FeedsConfig, MembersConfig};
 use forebay_core::http1::HeadLimits;
-use forebay_core::hub::{DispatchConfig, FromHub, Hub, HubConfig, HubOutput, Route, ToHub};
+use forebay_core::hub::{
+    DispatchConfig, FromHub, HandlerId, Hub, HubConfig, HubOutput, Route, ToHub,
+};
 use forebay_core::worker::{Output, Worker, WorkerConfig};
-use zhttp::Cursor;
+use zhttp::{Cursor, Kind, Packet};
 
 use crate::backlog::Unserved;
 use crate::coverage::Mark;
@@ -28,6 +30,9 @@ pub(crate) const REQ_GROUP: usize = 1;
 /// How soon it is looked again whether a worker that had missed events has caught up.
 const MISSED_RETRY_MS: u64 = 10;
 
+/// How long the edge drains that is told to stop in mid-delivery, in milliseconds, at most.
+const DRAIN_MS: u64 = 4000;
+
 /// One worker.
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -38,6 +43,8 @@ pub(crate) struct Seat {
     waiting: usize,
     /// What came while it had enough to do.
     pub(crate) unserved: Unserved,
+    /// Handlers that take no bodies, as far as it was told.
+    stalled: BTreeSet<HandlerId>,
     /// Where channels end of which events were dropped.
     missed: BTreeMap<Arc<str>, Cursor>,
 }
@@ -64,6 +71,7 @@ impl Edge {
             has_turn: false,
             waiting: 0,
             unserved: Unserved::default(),
+            stalled: BTreeSet::new(),
             missed: BTreeMap::new(),
         };
         Edge {
@@ -97,6 +105,11 @@ impl Edge {
             Some(_) | None => due_ms,
         };
         Some(due_ms.max(self.paused_until_ms))
+    }
+
+    /// Whether its clock has ever stood, and leapt: then it may have given up somebody sooner than one would think.
+    pub(crate) fn has_leapt(&self) -> bool {
+        self.frozen.is_some()
     }
 
     pub(crate) fn check_invariants(&self, now_ms: u64) {
@@ -194,6 +207,11 @@ impl World {
         edge.seats[worker].has_turn = has_more;
         if has_more {
             self.schedule.at(due_ms, Action::WorkerTurn { life, worker });
+            // A bad moment to be told to stop.
+            if self.faults.edge_weight > 0 && self.random.chance(4) {
+                let stop_ms = self.random.up_to(DRAIN_MS);
+                return self.edge_drain(stop_ms);
+            }
         }
         Ok(())
     }
@@ -207,7 +225,7 @@ impl World {
                 return Ok(());
             };
             match output {
-                Output::Hub(message) => self.tell_hub(life, worker, message),
+                Output::Hub(message) => self.tell_hub(life, worker, message)?,
                 Output::Read(key) => self.plan_edge_read(Conn { life, worker, key }),
                 Output::Shutdown(key) => self.see_shutdown(Conn { life, worker, key })?,
                 Output::Close(key, _) => self.see_closed(Conn { life, worker, key })?,
@@ -215,11 +233,19 @@ impl World {
         }
     }
 
-    fn tell_hub(&mut self, life: u64, worker: usize, message: ToHub) {
+    fn tell_hub(&mut self, life: u64, worker: usize, message: ToHub) -> Result<(), String> {
+        if let ToHub::Packet { to, packet } = &message
+            && let Some(edge) = self.edge_of(life)
+            && edge.seats[worker].stalled.contains(to)
+            && Packet::parse(packet).is_ok_and(|packet| packet.kind == Kind::Data)
+        {
+            return Err("a body is sent to a handler that takes nothing".into());
+        }
         self.counts.messages += 1;
         let due_ms = self.now_ms + self.random.up_to(self.faults.queue_delay_ms);
         let action = Action::HubMessage { life, worker, message };
         self.schedule.in_line(Line::ToHub(worker), due_ms, action);
+        Ok(())
     }
 
     pub(crate) fn hub_message(
@@ -365,6 +391,27 @@ impl World {
         edge.seats[worker].waiting -= 1;
         trace!(self, "hub > worker {worker} {message:?}");
         self.see_worker_message(life, worker, message);
+        if matches!(message, FromHub::Stalled(_)) {
+            // What it has said before it knew.
+            self.worker_outputs(life, worker)?;
+        }
+        let Some(edge) = self.edge_of(life) else { return Ok(()) };
+        match message {
+            FromHub::Stalled(handler) => {
+                edge.seats[worker].stalled.insert(handler.clone());
+            }
+            FromHub::Flowing(handler) => {
+                edge.seats[worker].stalled.remove(handler);
+            }
+            FromHub::Packet(_)
+            | FromHub::Reply(_)
+            | FromHub::Malformed { .. }
+            | FromHub::Refused(_)
+            | FromHub::Unserved(_)
+            | FromHub::HandlerLeft(_)
+            | FromHub::Undelivered(_)
+            | FromHub::Fed(_) => {}
+        }
         let mut told = Ok(());
         self.at_worker(worker, |machine, sockets, now_ms| {
             told = machine.handle_hub(now_ms, sockets, message);

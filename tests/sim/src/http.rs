@@ -4,6 +4,8 @@
 /// What of a response has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
+    /// The head of a response that is followed by another one (RFC 9110 §15.2).
+    Interim(u16),
     /// The head.
     Head(Head),
     /// Content.
@@ -55,8 +57,7 @@ impl ResponseReader {
     }
 
     /// Whether it stands between two responses.
-    #[cfg(test)]
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.stage == Stage::Head && self.input.is_empty()
     }
 
@@ -71,6 +72,9 @@ impl ResponseReader {
                 Stage::Head => {
                     let Some(head) = self.take_until(b"\r\n\r\n")? else { return Ok(None) };
                     let head = parse_head(&head)?;
+                    if head.status < 200 {
+                        return Ok(Some(Piece::Interim(head.status)));
+                    }
                     self.stage = if head.field("transfer-encoding") == Some("chunked") {
                         Stage::ChunkSize
                     } else {
@@ -157,7 +161,7 @@ mod tests {
 
     #[test]
     fn responses_are_read_in_any_cut() {
-        let text = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n\
+        let text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n\
             HTTP/1.1 502 Bad\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\nno";
         for cut in 1..text.len() {
             let (mut reader, mut pieces) = (ResponseReader::default(), Vec::new());
@@ -172,13 +176,14 @@ mod tests {
                 .iter()
                 .filter_map(|piece| match piece {
                     Piece::Head(head) => Some(head.status),
-                    Piece::Body(_) | Piece::End => None,
+                    Piece::Interim(_) | Piece::Body(_) | Piece::End => None,
                 })
                 .collect();
+            assert_eq!(pieces.first(), Some(&Piece::Interim(100)));
             assert_eq!(heads, [200, 502]);
             let bodies = pieces.iter().filter_map(|piece| match piece {
                 Piece::Body(bytes) => Some(&bytes[..]),
-                Piece::Head(_) | Piece::End => None,
+                Piece::Interim(_) | Piece::Head(_) | Piece::End => None,
             });
             assert_eq!(bodies.collect::<Vec<_>>().concat(), b"abcdeno");
             assert_eq!(pieces.last(), Some(&Piece::End));

@@ -8,9 +8,10 @@
 //! is virtual, chance comes from the seed.
 //!
 //! Who watches: `forebay-judge` reads what each client got and compares it with the store's history. `oracles` know naively
-//! what the hub should know. Handlers check numbers and credits, visitors every byte. The machines check their own
-//! invariants. What waits for a client is bounded (`backlog`). At the end faults stop, and within [`CATCH_UP_MS`] everybody must have everything; requests must be
-//! answered; then nothing may be sent but what says *I am here*; and when all have gone, nothing may be left.
+//! what the hub should know. Handlers check numbers and credits, visitors every byte, `backlog` what waits for whom. The
+//! machines check their own invariants. At the end faults stop, and within [`CATCH_UP_MS`] everybody must have everything;
+//! requests must be answered; then nothing may be sent but what says *I am here*; and when all have gone, nothing may be
+//! left.
 //!
 //! A step is one thing that happens to a machine or to the world: a packet or a message arrives, a worker has its turn,
 //! a deadline passes, a client reads, somebody publishes. [`coverage`] counts rare states, so that a fault that is
@@ -31,6 +32,7 @@ mod lives;
 mod operations;
 mod oracles;
 mod random;
+mod requests;
 mod scenario;
 mod schedule;
 mod sockets;

@@ -114,10 +114,13 @@ impl World {
         Ok(())
     }
 
-    /// The workers that hold channels, for the judge of leftovers.
+    /// What the edge has: channels that are followed, or that a handler was not told to let go; holds; connections.
     pub(crate) fn leftovers(&self) -> (usize, usize, BTreeSet<Conn>) {
         let Some(edge) = &self.edge else { return (0, 0, BTreeSet::new()) };
         let holds = edge.seats.iter().map(|seat| seat.machine.holds()).sum();
-        (edge.hub.feeds().channels(), holds, edge.conns().into_iter().collect())
+        let feeds = edge.hub.feeds();
+        let is_followed = |name: &str| feeds.name(name).is_some();
+        let forgotten = self.oracles.forgotten(edge.clock_ms(self.now_ms), is_followed);
+        (feeds.channels() + forgotten, holds, edge.conns().into_iter().collect())
     }
 }

@@ -22,8 +22,12 @@ pub(crate) struct Oracles {
     readers: BTreeMap<String, (BTreeSet<usize>, u64)>,
     /// Ranges that were asked and not answered, and of whom.
     ranges: BTreeMap<(String, Cursor), String>,
-    /// Requests that were given, and how often.
-    given: BTreeMap<Bytes, u32>,
+    /// Requests that were given: to whom last, and its stay.
+    given: BTreeMap<Bytes, (String, u64)>,
+    /// Channels that a handler was asked to feed, in which stay of it.
+    fed: BTreeMap<(String, String), u64>,
+    /// How often a handler has left, or has come again: its stays.
+    stays: BTreeMap<String, u64>,
 }
 
 /// What is remarkable about a packet.
@@ -46,6 +50,13 @@ impl Oracles {
             && let Ok(hello) = hold::Hello::read(packet)
         {
             self.has_served |= { hello.serves }.next().is_some();
+            let known = self.present.get(from);
+            let is_same = |(incarnation, until_ms): &(u64, u64)| {
+                *incarnation == hello.incarnation && now_ms < *until_ms
+            };
+            if !known.is_some_and(is_same) {
+                self.leaves(from);
+            }
             // One that was said before the bye, and is late, says nothing.
             if self.departed.get(from) != Some(&hello.incarnation) {
                 self.departed.remove(from);
@@ -59,6 +70,7 @@ impl Oracles {
             && now_ms < until_ms
         {
             self.departed.insert(from.into(), incarnation);
+            self.leaves(from);
         }
         if packet.kind == Kind::Events
             && let Ok(events) = hold::Events::read(packet)
@@ -77,6 +89,30 @@ impl Oracles {
         // Whoever comes back is welcome, in whatever incarnation.
         self.present.remove(name);
         self.departed.insert(name.into(), u64::MAX);
+        self.leaves(name);
+    }
+
+    /// A stay of a handler is over: what it has is to be given to others.
+    fn leaves(&mut self, name: &str) {
+        *self.stays.entry(name.into()).or_default() += 1;
+    }
+
+    fn stay(&self, name: &str) -> u64 {
+        self.stays.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether a handler is still in that stay.
+    fn stays(&self, now_ms: u64, name: &str, stay: u64) -> bool {
+        let is_present = self.present.get(name).is_some_and(|(_, until_ms)| now_ms < *until_ms);
+        is_present && self.stay(name) == stay
+    }
+
+    /// Channels that some handler feeds though the hub has let them go.
+    pub(crate) fn forgotten(&self, now_ms: u64, is_followed: impl Fn(&str) -> bool) -> usize {
+        let is_left = |((name, to), stay): &(&(String, String), &u64)| {
+            self.stays(now_ms, to, **stay) && !is_followed(name)
+        };
+        self.fed.iter().filter(is_left).count()
     }
 
     /// The hub hears of a request.
@@ -137,9 +173,14 @@ impl Oracles {
                 return Err(format!("{to} gets a request, and has left"));
             }
             for id in packet.ids {
-                let given = self.given.entry(Bytes::copy_from_slice(id.id)).or_default();
-                *given += 1;
-                remarks.is_given_again |= *given > 1;
+                let given = (to.to_owned(), self.stay(to));
+                let before = self.given.insert(Bytes::copy_from_slice(id.id), given);
+                remarks.is_given_again |= before.is_some();
+                if let Some((name, stay)) = before
+                    && self.stays(now_ms, &name, stay)
+                {
+                    return Err(format!("{to} gets a request that {name} has"));
+                }
             }
         } else if packet.kind == Kind::Range {
             let range = hold::Range::read(packet).map_err(text)?;
@@ -150,9 +191,11 @@ impl Oracles {
                 let in_flight =
                     |((other, _), of): (&(String, Cursor), &String)| *other == *name && of != to;
                 remarks.is_feeder_changed_in_range |= self.ranges.iter().any(in_flight);
+                self.fed.insert((name.to_owned(), to.to_owned()), self.stay(to));
             }
         } else if packet.kind == Kind::Unfeed {
             for name in hold::Unfeed::read(packet).map_err(text)? {
+                self.fed.remove(&(name.to_owned(), to.to_owned()));
                 if is_followed(name) {
                     continue;
                 }

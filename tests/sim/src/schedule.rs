@@ -37,6 +37,10 @@ pub(crate) enum Action {
     ClientRead { conn: Conn },
     /// A client sends.
     ClientSend { conn: Conn, bytes: Vec<u8> },
+    /// A client closes its side.
+    ClientClose { conn: Conn },
+    /// A visitor sends the body that it has held back.
+    SendBody { visitor: usize, token: u64 },
     /// A handler greets.
     Beat { handler: usize, incarnation: u64 },
     /// The store announces an event to a handler.

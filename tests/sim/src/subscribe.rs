@@ -23,6 +23,8 @@ pub(crate) struct Take {
     pub(crate) channels: Vec<Taken>,
     /// It ends at a time.
     pub(crate) expires: bool,
+    /// A handler is to hear of its end.
+    pub(crate) notify: bool,
     /// The edge writes a comment after so long.
     pub(crate) keep_alive_ms: u64,
     /// It began with the heads of all channels there.
@@ -115,7 +117,7 @@ impl World {
             keep_alive_ms: take.keep_alive_ms,
             expires_s: if take.expires { 3 } else { 0 },
             context: b"context",
-            notify: self.random.chance(300),
+            notify: take.notify,
         };
         let channels: Vec<HoldChannel<'_>> = places
             .iter()
@@ -153,6 +155,7 @@ impl World {
             id: id.clone(),
             channels: taken.collect(),
             expires: self.random.chance(30) && self.is_operating,
+            notify: self.random.chance(300),
             keep_alive_ms: self.random.pick(&[0, 2000, 5000]),
             heads: self.heads(),
         }

@@ -1,61 +1,54 @@
 //! Those who make other requests: with bodies both ways, in stream mode and in req mode, to handlers that said hello, to
 //! plain ones, and to nobody. Each checks every byte that it gets.
+//!
+//! They use a connection in every way that HTTP/1.1 knows: again behind an answer, with the next request sent ahead, for
+//! the last time, with `Expect: 100-continue`; they close their side behind a request, and read late. What they may rely
+//! on they hold the edge to: answers come in order, each to its own request; and whoever was not told that an answer is
+//! the last one has the connection until it has been at rest for long.
 
 use forebay_core::worker::Mode;
 
 use crate::coverage::Mark;
-use crate::handler::pattern;
 use crate::http::{Head, Piece, ResponseReader};
-use crate::scenario::REQ_BODY_BYTES_MAX;
+use crate::requests::Ask;
+pub(crate) use crate::requests::{Whom, Wish};
+use crate::schedule::Action;
 use crate::sockets::{Conn, Owner};
 use crate::world::{World, trace};
 
-/// Whom a visitor asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Whom {
-    /// A handler that says hello.
-    #[default]
-    Served,
-    /// A plain handler.
-    Plain,
-    /// Nobody serves it.
-    Nobody,
-    /// A REP socket.
-    Rep,
-}
+/// Who expects to be told to send a body waits so long for that, in milliseconds.
+const CONTINUE_WAIT_MS: u64 = 1000;
 
-/// What a visitor wants.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wish {
-    pub(crate) whom: Whom,
-    /// Bytes that it sends.
-    pub(crate) up: u64,
-    /// Bytes that it wants.
-    pub(crate) down: u64,
-    pub(crate) chunked: bool,
-    /// The handler says the length.
-    pub(crate) length: bool,
-    /// The handler gives the session away.
-    pub(crate) hand: bool,
-    /// The handler works long, and is silent.
-    pub(crate) silent: bool,
-}
+/// A visitor who dawdles reads so late, in milliseconds, at most.
+const DAWDLE_MS: u64 = 3000;
 
 /// A visitor.
 #[derive(Debug, Default)]
 pub(crate) struct Visitor {
     pub(crate) conn: Option<Conn>,
     http: ResponseReader,
-    wish: Wish,
+    /// What it waits for, or has got last.
+    ask: Ask,
+    /// What it has asked for ahead, behind that.
+    ahead: Option<Ask>,
+    /// That of the last request.
     pub(crate) token: u64,
-    /// What the answer is drawn from.
-    seed: Option<u64>,
-    got: u64,
-    status: u16,
     /// It has asked, and has no whole answer.
     pub(crate) is_asking: bool,
     /// The status of the last whole answer, and its token.
     pub(crate) answered: Option<(u64, u16)>,
+    /// Answers that it has got on its connection.
+    answers: u64,
+    /// When its connection was last at rest: behind an answer, or when it was opened.
+    rested_ms: u64,
+    /// How long it was when the visitor asked.
+    rest_ms: u64,
+    /// The edge has said that there is no further answer on this connection.
+    is_last: bool,
+    /// It has read late, and so does not know since when its connection was at rest.
+    has_dawdled: bool,
+    /// It has closed its side.
+    is_half_closed: bool,
 }
 
 impl World {
@@ -64,47 +57,76 @@ impl World {
         if self.visitors[visitor].is_asking {
             return Ok(false);
         }
-        let mode = if wish.whom == Whom::Rep { Mode::Req } else { Mode::Stream };
-        let is_same = (self.visitors[visitor].wish.whom == Whom::Rep) == (wish.whom == Whom::Rep);
-        let conn = match self.visitors[visitor].conn {
-            Some(conn) if is_same => Some(conn),
-            Some(conn) => {
-                self.visitors[visitor].conn = None;
-                self.abandon(conn)?;
-                self.open(Owner::Visitor(visitor), mode)?
-            }
-            None => self.open(Owner::Visitor(visitor), mode)?,
-        };
-        let Some(conn) = conn else { return Ok(false) };
-        let token = self.token();
-        let entry = &mut self.visitors[visitor];
-        if entry.conn != Some(conn) {
-            entry.http = ResponseReader::default();
+        let Some(conn) = self.connection_for(visitor, wish.whom.mode())? else { return Ok(false) };
+        let ask = self.any_ask(wish);
+        let is_last = ask.manner.expects || ask.manner.closes || ask.manner.half_closes;
+        let goes_ahead = self.is_operating && !is_last && self.random.chance(150);
+        let ahead = goes_ahead.then(|| self.ask_ahead(&ask));
+        let mut bytes = ask.bytes();
+        bytes.extend(ahead.iter().flat_map(Ask::bytes));
+        trace!(self, "visitor {visitor} asks: {}", bytes.escape_ascii());
+        let sent_ms = self.send_soon(conn, &bytes);
+        if ask.manner.expects {
+            let action = Action::SendBody { visitor, token: ask.token };
+            self.schedule.at(sent_ms + CONTINUE_WAIT_MS, action);
         }
-        let http = std::mem::take(&mut entry.http);
-        *entry =
-            Visitor { conn: Some(conn), http, wish, token, is_asking: true, ..Visitor::default() };
-        let request = request(&wish, token);
-        trace!(self, "visitor {visitor} asks: {}", request.escape_ascii());
-        self.send_soon(conn, &request);
+        let last = ahead.as_ref().unwrap_or(&ask);
+        let entry = &mut self.visitors[visitor];
+        entry.token = last.token;
+        entry.has_dawdled |= last.manner.dawdles;
+        entry.is_half_closed = last.manner.half_closes;
+        if entry.is_half_closed {
+            self.schedule.at(sent_ms, Action::ClientClose { conn });
+        }
+        entry.rest_ms = self.now_ms - entry.rested_ms;
+        let is_again = entry.answers > 0;
+        (entry.ask, entry.ahead, entry.is_asking) = (ask, ahead, true);
+        if is_again {
+            self.mark(Mark::VisitorReused);
+        }
         Ok(true)
     }
 
-    /// A wish of any kind.
-    pub(crate) fn any_wish(&mut self) -> Wish {
-        use Whom::{Nobody, Plain, Rep, Served};
-        let whom = self.random.pick(&[Served, Served, Served, Plain, Rep, Rep, Nobody]);
-        let (up, down) =
-            (self.random.pick(&[0, 0, 70, 2000]), self.random.pick(&[0, 20, 900, 3000]));
-        Wish {
-            whom,
-            up: if whom == Rep { up.min(REQ_BODY_BYTES_MAX as u64) } else { up },
-            down: if whom == Rep { down.min(REQ_BODY_BYTES_MAX as u64) } else { down },
-            chunked: self.random.chance(500),
-            length: self.random.chance(300),
-            hand: self.random.chance(150),
-            silent: whom == Served && self.random.chance(100),
+    /// The connection that a visitor asks on: the one that it has, if that is of the mode and takes another request.
+    fn connection_for(&mut self, visitor: usize, mode: Mode) -> Result<Option<Conn>, String> {
+        let entry = &mut self.visitors[visitor];
+        let is_over = entry.is_last || entry.is_half_closed;
+        match entry.conn {
+            Some(conn) if entry.ask.wish.whom.mode() == mode && !is_over => return Ok(Some(conn)),
+            Some(conn) => {
+                entry.conn = None;
+                self.abandon(conn)?;
+            }
+            None => {}
         }
+        let conn = self.open(Owner::Visitor(visitor), mode)?;
+        let rested_ms = self.now_ms;
+        self.visitors[visitor] = Visitor { conn, rested_ms, ..Visitor::default() };
+        Ok(conn)
+    }
+
+    /// A visitor sends the body that it has held back, because it was told to, or was told nothing for long.
+    pub(crate) fn send_body(&mut self, visitor: usize, token: u64) -> Result<(), String> {
+        let entry = &mut self.visitors[visitor];
+        let is_asking = entry.is_asking && entry.ask.token == token;
+        let Some(conn) = entry.conn.filter(|_| is_asking) else { return Ok(()) };
+        let body = std::mem::take(&mut entry.ask.held_back);
+        if body.is_empty() {
+            return Ok(());
+        }
+        let is_told = entry.ask.is_continued;
+        if !is_told && token > self.calm_token {
+            return Err(format!("visitor {visitor} was not told to send its body"));
+        }
+        self.mark(if is_told { Mark::Continued } else { Mark::ContinueUnheard });
+        self.send_soon(conn, &body);
+        Ok(())
+    }
+
+    /// How long a visitor waits before it reads, in milliseconds, at most.
+    pub(crate) fn visitor_wait_ms(&self, visitor: usize) -> u64 {
+        let dawdles = self.is_operating && self.visitors[visitor].ask.manner.dawdles;
+        if dawdles { DAWDLE_MS } else { 2 }
     }
 
     pub(crate) fn visitor_bytes(&mut self, visitor: usize, bytes: &[u8]) -> Result<(), String> {
@@ -117,28 +139,55 @@ impl World {
     fn visitor_pieces(&mut self, visitor: usize) -> Result<(), String> {
         while let Some(piece) = self.visitors[visitor].http.next_piece()? {
             match piece {
+                Piece::Interim(status) => self.visitor_interim(visitor, status)?,
                 Piece::Head(head) => self.visitor_head(visitor, &head)?,
-                Piece::Body(body) => self.visitors[visitor].check(&body)?,
+                Piece::Body(body) => self.visitors[visitor].ask.check(&body)?,
                 Piece::End => self.visitor_end(visitor)?,
             }
         }
         Ok(())
     }
 
+    /// A response comes that says: go on.
+    fn visitor_interim(&mut self, visitor: usize, status: u16) -> Result<(), String> {
+        let entry = &mut self.visitors[visitor];
+        let ask = &mut entry.ask;
+        let is_due = entry.is_asking && ask.status == 0 && ask.manner.expects;
+        if status != 100 || !is_due || std::mem::replace(&mut ask.is_continued, true) {
+            return Err(format!("an interim response {status} that nobody waits for"));
+        }
+        let token = ask.token;
+        self.send_body(visitor, token)
+    }
+
     fn visitor_head(&mut self, visitor: usize, head: &Head) -> Result<(), String> {
         self.count_status(head.status);
-        let may_fail = entry_may_fail(&self.visitors[visitor], self.calm_token);
         let entry = &mut self.visitors[visitor];
-        if !entry.is_asking || entry.status != 0 {
+        let ask = &mut entry.ask;
+        if !entry.is_asking || ask.status != 0 {
             return Err("a response that nobody asked for".into());
         }
-        entry.status = head.status;
-        entry.seed = head.number("x-seed");
-        match (head.status, entry.wish.whom) {
+        ask.status = head.status;
+        ask.seed = head.number("x-seed");
+        let is_last = head.field("connection") == Some("close");
+        // The body will not come any more: whatever comes would be taken for it.
+        let is_refused = !std::mem::take(&mut ask.held_back).is_empty();
+        if !is_last && (ask.manner.closes || is_refused) {
+            return Err("an answer must be the last, and does not say so".into());
+        }
+        entry.is_last = is_last;
+        let may_fail = ask.token <= self.calm_token;
+        if is_refused {
+            self.coverage.count(Mark::ContinueRefused);
+        }
+        match (head.status, ask.wish.whom) {
             (200, Whom::Nobody) => Err("an answer from nobody".into()),
-            (200, _) if entry.seed.is_none() => Err("an answer from no handler".into()),
-            (200, _) | (502..=504, _) | (404, Whom::Nobody | Whom::Plain) => Ok(()),
-            (408, _) if entry.wish.up > 0 => Ok(()),
+            (200, _) if ask.seed.is_none() => Err("an answer from no handler".into()),
+            (200, _) if head.number("x-token") != Some(ask.token) => {
+                Err(format!("the answer to {:?}, not to {}", head.field("x-token"), ask.token))
+            }
+            (200, _) | (502..=504, _) | (404, Whom::Nobody | Whom::Plain | Whom::Served) => Ok(()),
+            (408, _) if ask.wish.up > 0 => Ok(()),
             // Two handlers that take each other for gone may speak about one session.
             (500, _) if may_fail => Ok(()),
             (other, _) => Err(format!("the answer is {other}")),
@@ -147,33 +196,71 @@ impl World {
 
     fn visitor_end(&mut self, visitor: usize) -> Result<(), String> {
         let entry = &mut self.visitors[visitor];
-        entry.is_asking = false;
-        entry.answered = Some((entry.token, entry.status));
-        if entry.status != 200 {
-            if entry.wish.whom == Whom::Rep {
-                self.mark(Mark::ReqFailed);
+        let ahead = entry.ahead.take();
+        let is_dropped = ahead.is_some() && entry.is_last;
+        let next = ahead.filter(|_| !is_dropped);
+        let is_pipelined = next.is_some();
+        entry.is_asking = is_pipelined;
+        entry.answered = Some((entry.ask.token, entry.ask.status));
+        entry.answers += 1;
+        entry.rested_ms = self.now_ms;
+        let (status, got, wish) = (entry.ask.status, entry.ask.got, entry.ask.wish);
+        let manner = entry.ask.manner;
+        if let Some(next) = next {
+            entry.ask = next;
+            entry.rest_ms = 0;
+        }
+        let is_rep = wish.whom == Whom::Rep;
+        let is_answer = status == 200;
+        for (is, mark) in [
+            (is_pipelined, Mark::Pipelined),
+            (is_dropped, Mark::PipelineDropped),
+            (is_rep && is_answer, Mark::ReqAnswered),
+            (is_rep && !is_answer, Mark::ReqFailed),
+            (manner.early && is_answer, Mark::AnsweredEarly),
+            (manner.closes && is_answer, Mark::ClosedAsAsked),
+            (manner.half_closes && is_answer, Mark::HalfClosedAnswered),
+        ] {
+            if is {
+                self.mark(mark);
             }
-            return Ok(());
         }
-        if entry.got != entry.wish.down {
-            return Err(format!("a whole answer of {} bytes, not {}", entry.got, entry.wish.down));
+        if is_answer && got != wish.down {
+            return Err(format!("a whole answer of {got} bytes, not {}", wish.down));
         }
-        self.counts.responses += 1;
-        if entry.wish.whom == Whom::Rep {
-            self.mark(Mark::ReqAnswered);
-        }
+        self.counts.responses += u64::from(is_answer);
         Ok(())
     }
 
-    /// Nothing more comes on the connection of a visitor.
-    pub(crate) fn visitor_cut(&mut self, visitor: usize) {
+    /// Nothing more comes on the connection of a visitor; `is_excused` if the edge could not help it.
+    pub(crate) fn visitor_cut(&mut self, visitor: usize, is_excused: bool) -> Result<(), String> {
+        trace!(self, "visitor {visitor} is cut off");
+        let may_end = self.edge.as_ref().is_none_or(|edge| edge.is_draining || edge.has_leapt());
+        let timeouts = &self.scenario.timeouts;
+        let now_ms = self.now_ms;
         let entry = &mut self.visitors[visitor];
-        let is_in_body = entry.is_asking && entry.status == 200;
+        let idle_ms = match entry.ask.wish.whom.mode() {
+            Mode::Stream => timeouts.idle_ms,
+            Mode::Req => timeouts.idle_ms.min(timeouts.req_ms),
+        };
+        let is_in_answer = entry.is_asking && !entry.http.is_idle();
+        let is_in_body = entry.is_asking && entry.ask.status == 200;
+        let has_no_answer = entry.is_asking && entry.ask.status == 0;
+        let rest_ms = if entry.is_asking { entry.rest_ms } else { now_ms - entry.rested_ms };
+        let is_over = entry.is_last || entry.is_half_closed || is_in_answer;
+        let was_promised = !is_over && !entry.has_dawdled;
         entry.conn = None;
         entry.is_asking = false;
+        if was_promised && !is_excused && !may_end && rest_ms < idle_ms / 2 {
+            return Err(format!("visitor {visitor} is cut off, and nobody is to blame"));
+        }
         if is_in_body {
             self.mark(Mark::CutInBody);
         }
+        if has_no_answer && self.visitors[visitor].is_half_closed {
+            self.mark(Mark::HalfClosedGone);
+        }
+        Ok(())
     }
 
     /// A visitor leaves, whatever it waits for.
@@ -189,58 +276,6 @@ impl World {
 impl Visitor {
     /// How many bytes of its answer it has got.
     pub(crate) fn got(&self) -> u64 {
-        self.got
+        self.ask.got
     }
-
-    fn check(&mut self, body: &[u8]) -> Result<(), String> {
-        if self.status != 200 {
-            return Ok(());
-        }
-        let seed = self.seed.unwrap_or_default();
-        for byte in body {
-            if *byte != pattern(seed, self.got) {
-                return Err(format!("byte {} of the answer was changed", self.got));
-            }
-            self.got += 1;
-        }
-        Ok(())
-    }
-}
-
-/// Whether it asked before calm came.
-fn entry_may_fail(visitor: &Visitor, calm_token: u64) -> bool {
-    visitor.token <= calm_token
-}
-
-fn request(wish: &Wish, token: u64) -> Vec<u8> {
-    let path = match wish.whom {
-        Whom::Served => "/plain",
-        Whom::Plain => "/push",
-        Whom::Nobody => "/nobody",
-        Whom::Rep => "/req",
-    };
-    let number = u64::from;
-    let silent = if wish.silent { "&silent" } else { "" };
-    let mut out = format!(
-        "POST {path}?token={token}&up={}&down={}&length={}&hand={}{silent} HTTP/1.1\r\nHost: e\r\n",
-        wish.up,
-        wish.down,
-        number(wish.length),
-        number(wish.hand),
-    )
-    .into_bytes();
-    let body: Vec<u8> = (0..wish.up).map(|index| pattern(token, index)).collect();
-    if !wish.chunked {
-        out.extend_from_slice(format!("Content-Length: {}\r\n\r\n", wish.up).as_bytes());
-        out.extend_from_slice(&body);
-        return out;
-    }
-    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-    for chunk in body.chunks(33) {
-        out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        out.extend_from_slice(chunk);
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"0\r\n\r\n");
-    out
 }

@@ -84,6 +84,15 @@ impl World {
         let times = (edge.clock_ms(self.now_ms), self.scenario.limits.linger_ms);
         let is_followed = |name: &str| edge.hub.feeds().name(name).is_some();
         let to = &self.handlers[handler].name;
+        if packet.kind == Kind::Closed {
+            let closed = { packet.ids }.next().ok_or("a hold without an id has closed")?.id;
+            // An edge that has begun anew gives the same ids, and two handlers may take one hold.
+            if !self.takes.iter().any(|take| take.notify && *take.id == *closed) {
+                return Err(
+                    "a handler is told of the end of a hold, and has not asked for that".into()
+                );
+            }
+        }
         let remarks = self.oracles.handle_route(times, to, &packet, is_followed)?;
         let multi = packet.kind == Kind::Cancel && packet.ids.count() > 1;
         let unnumbered =
@@ -255,14 +264,16 @@ impl World {
         let code = if is_whole && payload.body.len() as u64 == number("up=") { 200 } else { 599 };
         let seed = self.random.number();
         let body: Vec<u8> = (0..down).map(|index| pattern(seed, index)).collect();
-        let text = seed.to_string();
+        let (text, token) = (seed.to_string(), token.to_string());
         let mut out = Vec::new();
         let ids = [Id { id: &pending.id, seq: None }];
         Envelope { from: b"", ids: &ids, kind: Kind::Data, multi: false }.write(
             &mut out,
             |fields| {
                 fields.int("code", code);
-                fields.headers(std::iter::once((&b"X-Seed"[..], text.as_bytes())));
+                let headers: [(&[u8], &[u8]); 2] =
+                    [(b"X-Seed", text.as_bytes()), (b"X-Token", token.as_bytes())];
+                fields.headers(headers.into_iter());
                 fields.bytes("body", &body);
             },
         );

@@ -224,6 +224,8 @@ impl World {
             Action::Writable { conn } => self.edge_writable(conn)?,
             Action::ClientRead { conn } => self.client_read(conn)?,
             Action::ClientSend { conn, bytes } => self.client_send(conn, &bytes),
+            Action::ClientClose { conn } => self.close_side(conn),
+            Action::SendBody { visitor, token } => self.send_body(visitor, token)?,
             Action::Beat { handler, incarnation } => self.beat(handler, incarnation)?,
             Action::Announce { handler, incarnation, channel, event } => {
                 self.announced((handler, incarnation), channel, &event)?;

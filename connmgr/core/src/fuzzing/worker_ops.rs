@@ -30,6 +30,7 @@ const CLIENTS_MAX: usize = 5;
 const HANDLERS: [&[u8]; 2] = [b"h1", b"h2"];
 const CHANNELS: [&str; 2] = ["o:a", "o:b"];
 const EVENTS_MAX: usize = 60;
+const BACKLOG_BYTES_MAX: usize = 300;
 
 /// What clients send, right and wrong.
 const TEXTS: &[&str] = &[
@@ -98,7 +99,7 @@ fn config() -> WorkerConfig {
         buffer_bytes: 100,
         body_bytes_max: 200,
         head: HeadLimits { head_bytes_max: 400, target_bytes_max: 60 },
-        client_backlog_bytes_max: 300,
+        client_backlog_bytes_max: BACKLOG_BYTES_MAX,
         timeouts: TimeoutConfig::default(),
         members: MembersConfig { seed: 7, range_retry_ms: 5_000 },
     }

@@ -49,6 +49,8 @@ pub(crate) struct Exchange {
     pub(crate) token: u64,
     up_got: u64,
     up_done: bool,
+    /// It answers whatever of the body has come, and gives no credits for it.
+    is_early: bool,
     down: u64,
     sent: u64,
     seed: u64,
@@ -81,6 +83,7 @@ impl Job {
                 token: number("token")?,
                 up_got: 0,
                 up_done: !payload.more,
+                is_early: query.contains("&early"),
                 down: number("down")?,
                 sent: 0,
                 seed,
@@ -161,7 +164,7 @@ impl Handler {
         if work.is_silent {
             doings.session.push(work.write(&self.name, Kind::KeepAlive, |_| {}));
         }
-        if payload.more {
+        if payload.more && !work.is_early() {
             doings.session.push(work.write(&self.name, Kind::Credit, |fields| {
                 fields.int("credits", UPLOAD_CREDITS.into());
             }));
@@ -253,7 +256,8 @@ impl Handler {
         let mut doings = Doings::default();
         let Some(work) = self.works.get_mut(id) else { return doings };
         let Job::Exchange(exchange) = &mut work.job else { return doings };
-        if !exchange.up_done || exchange.awaits_word {
+        let may_begin = exchange.up_done || exchange.is_early;
+        if !may_begin || exchange.awaits_word {
             return doings;
         }
         if exchange.hands_over && exchange.head_sent {
@@ -276,12 +280,14 @@ impl Handler {
         exchange.sent += bytes;
         let more = exchange.sent < exchange.down;
         let (seed, length) = (exchange.seed.to_string(), exchange.down.to_string());
+        let token = exchange.token.to_string();
         let has_length = exchange.has_length;
         work.credits -= bytes;
         doings.session.push(work.write(&self.name, Kind::Data, |fields| {
             if is_head {
                 fields.int("code", 200);
-                let mut headers: Vec<(&[u8], &[u8])> = vec![(b"X-Seed", seed.as_bytes())];
+                let mut headers: Vec<(&[u8], &[u8])> =
+                    vec![(b"X-Seed", seed.as_bytes()), (b"X-Token", token.as_bytes())];
                 if has_length {
                     headers.push((b"Content-Length", length.as_bytes()));
                 }
@@ -327,6 +333,9 @@ impl Work {
             }
         }
         let bytes = payload.body.len() as u64;
+        if exchange.is_early && bytes > 0 {
+            return Err("a body without credits".into());
+        }
         exchange.up_got += bytes;
         exchange.up_done = !payload.more;
         if payload.more {
@@ -343,6 +352,10 @@ impl Work {
     /// It says that it lives, and so hears if nobody wants it any more.
     pub(crate) fn speaks(&self) -> bool {
         !self.is_silent && !matches!(&self.job, Job::Exchange(exchange) if exchange.awaits_word)
+    }
+
+    fn is_early(&self) -> bool {
+        matches!(&self.job, Job::Exchange(exchange) if exchange.is_early)
     }
 
     /// The edge may have heard of it.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
+use super::{BACKLOG_BYTES_MAX, EVENTS_MAX};
 use crate::hub::ToHub;
 use crate::slab::Key;
 use crate::worker::{Output, Transport, Worker};
@@ -155,6 +156,7 @@ impl Shell {
             let is_readable = self.worker.room(key) > 0;
             let client = &self.sockets.clients[&key];
             assert!(client.unread.is_empty() || !is_readable, "where there is room, it is read");
+            assert!(self.worker.unsent_bytes(key) <= UNSENT_BYTES_MAX, "what waits is bounded");
         }
     }
 
@@ -181,3 +183,10 @@ impl Shell {
 
 /// Deadlines that are met one by one; then time jumps.
 const DEADLINES_MAX: usize = 60;
+
+/// Bytes that wait for a client, at most: its backlog, and one delivery of all events that there are, with composite ids
+/// (hold.md H-63). An answer waits within its handler's credits, which is less.
+const UNSENT_BYTES_MAX: usize = BACKLOG_BYTES_MAX + EVENTS_MAX * EVENT_BYTES_MAX;
+
+/// An event of the log, framed, at most.
+const EVENT_BYTES_MAX: usize = 200;
