@@ -168,7 +168,15 @@ impl World {
             Mode::Stream => usize::from(path.starts_with(PREFIX)),
         };
         let (place, withdrawn) = (Place::Waiting, BTreeSet::new());
-        let request = Request { worker, group, packet: packet.clone(), place, withdrawn };
+
+        let request = Request {
+            worker,
+            group,
+            packet: packet.clone(),
+            place,
+            withdrawn,
+            may_be_answered: false,
+        };
         self.requests.insert(id.clone(), request);
         let method = choices.one_of(&["GET", "POST"]).into();
         let pending =
@@ -217,9 +225,7 @@ impl World {
         // With a byte changed it may name any.
         let named = |id: &Bytes| is_spoiled || named.contains(id);
         for (_, request) in self.requests.iter_mut().filter(|(id, _)| named(id)) {
-            if request.place == Place::Given(from) {
-                request.place = Place::Started(from);
-            }
+            request.hear(from);
         }
     }
 

@@ -10,8 +10,8 @@
 //! Handlers that said `hello` come first and are addressed; what none of them serves is pushed to a
 //! group of plain handlers, and then known here no more. A request that nobody takes waits, so that
 //! a restart of the only handler is invisible, within a bound in number and time. A handler that a
-//! request was taken from may be late rather than dead: what it says is kept from the worker, or two
-//! would answer one request.
+//! request was taken from may be late rather than dead ([`withdrawn`]). The first who answers has it:
+//! what others say is kept from the worker, or two would answer one request.
 //!
 //! Most requests are taken at once and never stand in the [`Line`]. Those who do are not tried in
 //! vain: a request that is done lets one more in, at the handler that it was with; a group that has
@@ -22,12 +22,14 @@ mod invariants;
 mod line;
 #[cfg(test)]
 mod tests;
+mod withdrawn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
 use self::line::{Lane, Line, Waiting};
+pub(super) use self::withdrawn::Withdrawn;
 use super::presence::{Choice, Presence};
 use super::{FromHub, HandlerId};
 use crate::worker::Mode;
@@ -94,13 +96,11 @@ pub(super) enum DispatchOutput {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Pass,
+    /// It may, and this one is to stop, who was given the request too.
+    PassInsteadOf(HandlerId),
     /// The request was taken from it.
     Withdrawn,
 }
-
-/// The handlers that a request was taken from, one entry for each time. What they may still say
-/// about it is late: another one may have it.
-type Withdrawn = Vec<HandlerId>;
 
 #[derive(Debug)]
 enum Stage {
@@ -159,19 +159,19 @@ impl Dispatch {
         // Behind those who came before. Who still waits then waits for what is not there now.
         self.sort(presence);
         pending.deadline_ms = Some(now_ms.saturating_add(self.config.handler_wait_ms));
-        match choose(presence, &pending) {
-            Choice::Handler(handler) => self.give(handler, pending, Withdrawn::new()),
+        match choose(presence, &pending, &Withdrawn::default()) {
+            Choice::Handler(handler) => self.give(handler, pending, Withdrawn::default()),
             Choice::Busy { prefix_len } => {
                 let lane = room_lane(&pending, prefix_len);
-                self.wait(now_ms, pending, Withdrawn::new(), lane);
+                self.wait(now_ms, pending, Withdrawn::default(), lane);
             }
             Choice::Nobody => {
                 let group = self.group(&pending);
                 let lane = Lane::Group(group);
                 if self.blocked.contains_key(&group) || self.line.has(&lane) {
-                    self.wait(now_ms, pending, Withdrawn::new(), lane);
+                    self.wait(now_ms, pending, Withdrawn::default(), lane);
                 } else {
-                    self.push(group, pending, Withdrawn::new());
+                    self.push(group, pending, Withdrawn::default());
                 }
             }
         }
@@ -205,7 +205,7 @@ impl Dispatch {
         let withdrawn = match self.requests.remove(&pending.id) {
             Some(Stage::Pushed { withdrawn }) => withdrawn,
             Some(Stage::Waiting { .. } | Stage::Given { .. } | Stage::Started { .. }) | None => {
-                Withdrawn::new()
+                Withdrawn::default()
             }
         };
         self.wait(now_ms, pending, withdrawn, Lane::Group(group));
@@ -236,15 +236,34 @@ impl Dispatch {
     }
 
     /// A handler speaks about a request: it has started, or is not to.
-    pub(super) fn handle_answer(&mut self, from: &[u8], id: &[u8]) -> Verdict {
+    pub(super) fn handle_answer(
+        &mut self,
+        presence: &mut Presence,
+        from: &[u8],
+        id: &[u8],
+    ) -> Verdict {
         let Some(stage) = self.requests.get_mut(id) else { return Verdict::Pass };
-        let late = |withdrawn: &Withdrawn| withdrawn.iter().any(|handler| **handler == *from);
         match stage {
-            Stage::Waiting { .. } => Verdict::Withdrawn,
-            Stage::Given { handler, withdrawn, pending } => {
-                if **handler != *from {
+            Stage::Waiting { place } => {
+                let place = *place;
+                self.handle_late_answer(presence, from, place)
+            }
+            Stage::Given { handler, withdrawn, pending } if **handler != *from => {
+                let Some((owner, incarnation)) = withdrawn.give_back(from, presence) else {
                     return Verdict::Withdrawn;
-                }
+                };
+                let slower = handler.clone();
+                withdrawn.add(slower.clone(), presence.incarnation(&slower));
+                *stage = Stage::Started {
+                    counted: presence.resume(&owner, incarnation).then(|| owner.clone()),
+                    owner,
+                    withdrawn: std::mem::take(withdrawn),
+                    worker: pending.worker,
+                };
+                self.finish(presence, &slower);
+                Verdict::PassInsteadOf(slower)
+            }
+            Stage::Given { handler, withdrawn, pending } => {
                 *stage = Stage::Started {
                     counted: Some(handler.clone()),
                     owner: handler.clone(),
@@ -255,7 +274,10 @@ impl Dispatch {
             }
             // Who does not say who it is takes nothing over.
             Stage::Started { owner, .. } if **owner == *from || from.is_empty() => Verdict::Pass,
-            Stage::Started { withdrawn, .. } | Stage::Pushed { withdrawn } if late(withdrawn) => {
+            Stage::Started { withdrawn, .. } | Stage::Pushed { withdrawn }
+                if withdrawn.contains(from) =>
+            {
+                withdrawn.handle_unheard(from);
                 Verdict::Withdrawn
             }
             Stage::Started { owner, .. } => {
@@ -265,6 +287,21 @@ impl Dispatch {
             }
             Stage::Pushed { .. } => Verdict::Pass,
         }
+    }
+
+    /// Somebody speaks about a request that waits: whom it was taken from, perhaps, and that is well.
+    fn handle_late_answer(&mut self, presence: &mut Presence, from: &[u8], place: u64) -> Verdict {
+        let waiting = self.line.get_mut(place).expect("who waits has a place");
+        let Some((owner, incarnation)) = waiting.withdrawn.give_back(from, presence) else {
+            return Verdict::Withdrawn;
+        };
+        let Waiting { pending, withdrawn, .. } =
+            self.line.remove(place).expect("it was just found");
+        // Who has not said hello again counts for nobody.
+        let counted = presence.resume(&owner, incarnation).then(|| owner.clone());
+        let stage = Stage::Started { counted, owner, withdrawn, worker: pending.worker };
+        self.requests.insert(pending.id, stage);
+        Verdict::Pass
     }
 
     /// A worker needs no handler for this request any more. Whoever has it but has not started is sent the cancel.
@@ -323,10 +360,30 @@ impl Dispatch {
         self.blocked.clear();
     }
 
-    /// Takes everything from a handler that is gone.
+    /// A handler has forgotten all requests: its connection is lost, or it was started anew.
+    pub(super) fn handle_gone(&mut self, id: &[u8]) {
+        self.line.withdrawn_mut().for_each(|withdrawn| withdrawn.handle_gone(id));
+        for stage in self.requests.values_mut() {
+            match stage {
+                Stage::Pushed { withdrawn }
+                | Stage::Given { withdrawn, .. }
+                | Stage::Started { withdrawn, .. } => withdrawn.handle_gone(id),
+                Stage::Waiting { .. } => {}
+            }
+        }
+        self.resort = true;
+    }
+
+    /// Takes everything from a handler that is not there any more. `incarnation` is that in which it
+    /// still has its requests, if its connection lives.
     ///
     /// A session that another handler has taken over goes on.
-    pub(super) fn handle_left(&mut self, now_ms: u64, presence: &mut Presence, id: &HandlerId) {
+    pub(super) fn handle_left(
+        &mut self,
+        now_ms: u64,
+        presence: &mut Presence,
+        (id, incarnation): (&HandlerId, Option<u64>),
+    ) {
         let mut taken = Vec::new();
         for (request, stage) in &mut self.requests {
             match stage {
@@ -346,7 +403,7 @@ impl Dispatch {
             match self.requests.remove(&request) {
                 Some(Stage::Given { mut pending, mut withdrawn, .. }) => {
                     pending.deadline_ms = None;
-                    withdrawn.push(id.clone());
+                    withdrawn.add(id.clone(), incarnation);
                     self.wait(now_ms, pending, withdrawn, Lane::Unsorted);
                 }
                 Some(Stage::Started { counted, worker, .. }) => {
@@ -421,8 +478,11 @@ impl Dispatch {
 
     /// Gives a request that waits to whoever takes it, or finds out what it waits for.
     fn try_give(&mut self, presence: &mut Presence, place: u64) {
-        let Some(Waiting { pending, .. }) = self.line.get(place) else { return };
-        let lane = match choose(presence, pending) {
+        let Some(Waiting { pending, withdrawn, .. }) = self.line.get(place) else { return };
+        if let Some(handler) = withdrawn.holder(presence) {
+            return self.give_back(presence, place, handler);
+        }
+        let lane = match choose(presence, pending, withdrawn) {
             Choice::Handler(handler) => {
                 let waiting = self.line.remove(place).expect("it was just found");
                 return self.give(handler, waiting.pending, waiting.withdrawn);
@@ -431,6 +491,17 @@ impl Dispatch {
             Choice::Nobody => Lane::Group(self.group(pending)),
         };
         self.line.move_to(place, lane);
+    }
+
+    /// A handler that a request was taken from is heard of again, and still has it.
+    fn give_back(&mut self, presence: &mut Presence, place: u64, handler: HandlerId) {
+        let Waiting { pending, mut withdrawn, .. } =
+            self.line.remove(place).expect("it was just found");
+        if let Some((_, incarnation)) = withdrawn.give_back(&handler, presence) {
+            presence.resume(&handler, incarnation);
+        }
+        let id = pending.id.clone();
+        self.requests.insert(id, Stage::Given { handler, withdrawn, pending });
     }
 
     fn give(&mut self, handler: HandlerId, pending: Pending, withdrawn: Withdrawn) {
@@ -468,9 +539,9 @@ impl Dispatch {
 }
 
 /// Who is to have a request, of those who have said what they serve: they serve in stream mode.
-fn choose(presence: &mut Presence, pending: &Pending) -> Choice {
+fn choose(presence: &mut Presence, pending: &Pending, withdrawn: &Withdrawn) -> Choice {
     match pending.mode {
-        Mode::Stream => presence.give(&pending.method, &pending.path),
+        Mode::Stream => presence.give(&pending.method, &pending.path, withdrawn),
         Mode::Req => Choice::Nobody,
     }
 }

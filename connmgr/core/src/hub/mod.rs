@@ -326,8 +326,9 @@ impl Hub {
     fn pass(&mut self, from: &[u8], ids: Ids<'_>, message: impl Fn() -> FromHub) -> bool {
         let mut told = Vec::new();
         for id in ids {
-            match self.dispatch.handle_answer(from, id.id) {
+            match self.dispatch.handle_answer(&mut self.presence, from, id.id) {
                 Verdict::Pass => {}
+                Verdict::PassInsteadOf(slower) => self.cancel(&slower, id.id),
                 Verdict::Withdrawn => {
                     self.cancel(from, id.id);
                     continue;
@@ -361,6 +362,7 @@ impl Hub {
     /// The connection of a handler's socket is lost.
     pub fn handle_peer_lost(&mut self, now_ms: u64, peer: &[u8]) {
         let change = self.presence.handle_lost(peer);
+        self.dispatch.handle_gone(peer);
         self.handle_change(now_ms, change);
     }
 
@@ -369,14 +371,15 @@ impl Hub {
             Change::None => {}
             Change::Joined(id) => self.handle_joined(now_ms, &id),
             Change::Restarted(id) => {
-                self.handle_left(now_ms, &id);
+                self.dispatch.handle_gone(&id);
+                self.handle_left(now_ms, &id, None);
                 self.handle_joined(now_ms, &id);
             }
             Change::Leaving(id) => {
                 self.feeds.handle_left(now_ms, &id);
                 self.dispatch.handle_leaving();
             }
-            Change::Left(id) => self.handle_left(now_ms, &id),
+            Change::Left(id) => self.handle_left(now_ms, &id, None),
         }
     }
 
@@ -406,9 +409,9 @@ impl Hub {
         self.notices.push_back(Notice { until_ms, id, packet });
     }
 
-    fn handle_left(&mut self, now_ms: u64, id: &HandlerId) {
+    fn handle_left(&mut self, now_ms: u64, id: &HandlerId, incarnation: Option<u64>) {
         self.feeds.handle_left(now_ms, id);
-        self.dispatch.handle_left(now_ms, &mut self.presence, id);
+        self.dispatch.handle_left(now_ms, &mut self.presence, (id, incarnation));
     }
 
     /// No handler of the group took this request: it waits, and is pushed again; or nobody is waited
@@ -432,8 +435,9 @@ impl Hub {
 
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now_ms: u64) {
-        while let Some(id) = self.presence.pop_expired(now_ms) {
-            self.handle_left(now_ms, &id);
+        while let Some((id, incarnation)) = self.presence.pop_expired(now_ms) {
+            // It may only be late.
+            self.handle_left(now_ms, &id, Some(incarnation));
         }
         self.dispatch.handle_timeout(now_ms);
         while self.notices.pop_front_if(|notice| notice.until_ms <= now_ms).is_some() {}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use zhttp::hold::Hello;
 
 use super::HandlerId;
+use super::dispatch::Withdrawn;
 use crate::seeded::rendezvous;
 
 /// The longest ttl that is believed, in milliseconds: what a handler that vanishes can cost.
@@ -162,14 +163,19 @@ impl Presence {
         }
     }
 
-    /// Takes out a handler whose ttl has passed.
-    pub(super) fn pop_expired(&mut self, now_ms: u64) -> Option<HandlerId> {
+    /// Takes out a handler whose ttl has passed. Says which one, and which incarnation of it.
+    pub(super) fn pop_expired(&mut self, now_ms: u64) -> Option<(HandlerId, u64)> {
         if self.expiries.first()?.0 > now_ms {
             return None;
         }
         let (_, id) = self.expiries.pop_first()?;
-        self.handlers.remove(&id);
-        Some(id)
+        let handler = self.handlers.remove(&id).expect("who expires is there");
+        Some((id, handler.incarnation))
+    }
+
+    /// Which incarnation of a handler is there.
+    pub(super) fn incarnation(&self, id: &[u8]) -> Option<u64> {
+        self.handlers.get(id).map(|handler| handler.incarnation)
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
@@ -177,12 +183,15 @@ impl Presence {
     }
 
     /// Who takes a request: of those with the longest prefix of the path the one with the fewest
-    /// requests in flight. Counts the request as given.
-    pub(super) fn give(&mut self, method: &str, path: &str) -> Choice {
+    /// requests in flight. Not one of those whom it was taken from. Counts the request as given.
+    pub(super) fn give(&mut self, method: &str, path: &str, withdrawn: &Withdrawn) -> Choice {
         let mut longest = None;
         let mut best: Option<(u32, u64, &HandlerId)> = None;
         for (id, handler) in &self.handlers {
             let Some(prefix) = handler.prefix(method, path) else { continue };
+            if !withdrawn.is_empty() && withdrawn.bars(id, self) {
+                continue;
+            }
             if longest < Some(prefix) {
                 (longest, best) = (Some(prefix), None);
             }
@@ -201,6 +210,17 @@ impl Presence {
         handler.in_flight += 1;
         handler.last_given = self.given;
         Choice::Handler(id)
+    }
+
+    /// A handler has a request that it was given before. Counts it, if that incarnation is there.
+    pub(super) fn resume(&mut self, id: &[u8], incarnation: u64) -> bool {
+        match self.handlers.get_mut(id) {
+            Some(handler) if handler.incarnation == incarnation => {
+                handler.in_flight += 1;
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Whether a handler names just this prefix, for this method.
@@ -301,6 +321,10 @@ mod tests {
         name.as_bytes().into()
     }
 
+    fn give(presence: &mut Presence, method: &str, path: &str) -> Choice {
+        presence.give(method, path, &Withdrawn::default())
+    }
+
     #[test]
     fn what_was_served_is_remembered_within_a_bound() {
         let mut presence = Presence::default();
@@ -335,15 +359,15 @@ mod tests {
         assert_eq!(hello(&mut presence, 0, "a", 1, 0), Change::Joined(id("a")));
         hello(&mut presence, 0, "b", 1, 0);
         hello(&mut presence, 0, "e", 1, 1);
-        assert_eq!(presence.give("GET", "/events/1"), Choice::Handler(id("e")));
-        assert_eq!(presence.give("GET", "/events/1"), Choice::Busy { prefix_len: 8 });
-        assert_eq!(presence.give("POST", "/events/1"), Choice::Handler(id("a")));
-        assert_eq!(presence.give("GET", "/other"), Choice::Handler(id("b")));
+        assert_eq!(give(&mut presence, "GET", "/events/1"), Choice::Handler(id("e")));
+        assert_eq!(give(&mut presence, "GET", "/events/1"), Choice::Busy { prefix_len: 8 });
+        assert_eq!(give(&mut presence, "POST", "/events/1"), Choice::Handler(id("a")));
+        assert_eq!(give(&mut presence, "GET", "/other"), Choice::Handler(id("b")));
         presence.finished(b"b");
-        assert_eq!(presence.give("GET", "/other"), Choice::Handler(id("b")));
+        assert_eq!(give(&mut presence, "GET", "/other"), Choice::Handler(id("b")));
         presence.finished(b"e");
-        assert_eq!(presence.give("GET", "/events/2"), Choice::Handler(id("e")));
-        assert_eq!(presence.give("GET", "no slash"), Choice::Nobody);
+        assert_eq!(give(&mut presence, "GET", "/events/2"), Choice::Handler(id("e")));
+        assert_eq!(give(&mut presence, "GET", "no slash"), Choice::Nobody);
     }
 
     #[test]
@@ -354,7 +378,7 @@ mod tests {
         assert_eq!(presence.next_deadline(), Some(4000));
         assert_eq!(hello(&mut presence, 2000, "a", 2, 0), Change::Restarted(id("a")));
         assert_eq!(presence.pop_expired(4999), None);
-        assert_eq!(presence.pop_expired(5000), Some(id("a")));
+        assert_eq!(presence.pop_expired(5000), Some((id("a"), 2)));
         assert_eq!(presence.len(), 0);
         hello(&mut presence, 6000, "a", 2, 0);
         assert_eq!(presence.handle_lost(b"a"), Change::Left(id("a")));
@@ -366,13 +390,13 @@ mod tests {
     fn each_hello_is_the_whole_truth() {
         let mut presence = Presence::default();
         hello(&mut presence, 0, "a", 1, 1);
-        assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
-        assert_eq!(presence.give("GET", "/"), Choice::Busy { prefix_len: 1 });
+        assert_eq!(give(&mut presence, "GET", "/"), Choice::Handler(id("a")));
+        assert_eq!(give(&mut presence, "GET", "/"), Choice::Busy { prefix_len: 1 });
         assert_eq!(hello(&mut presence, 1, "a", 1, 2), Change::Joined(id("a")));
         assert_eq!(hello(&mut presence, 2, "a", 1, 2), Change::None);
-        assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
+        assert_eq!(give(&mut presence, "GET", "/"), Choice::Handler(id("a")));
         let busy = Choice::Busy { prefix_len: 1 };
-        assert_eq!(presence.give("GET", "/"), busy, "what is in flight still counts");
+        assert_eq!(give(&mut presence, "GET", "/"), busy, "what is in flight still counts");
     }
 
     #[test]
@@ -383,13 +407,13 @@ mod tests {
         assert_eq!(presence.pop_expired(3000), None, "though it greets no more");
         assert_eq!(hello(&mut presence, 3000, "a", 1, 0), Change::None);
         assert_eq!(
-            presence.give("GET", "/"),
+            give(&mut presence, "GET", "/"),
             Choice::Nobody,
             "a late hello does not bring it back"
         );
         assert_eq!(presence.next_deadline(), Some(100 + LEAVING_MS));
         assert_eq!(hello(&mut presence, 3000, "a", 2, 0), Change::Restarted(id("a")));
-        assert_eq!(presence.give("GET", "/"), Choice::Handler(id("a")));
+        assert_eq!(give(&mut presence, "GET", "/"), Choice::Handler(id("a")));
     }
 
     #[test]
@@ -398,7 +422,7 @@ mod tests {
         hello(&mut presence, 0, "a", 1, 0);
         assert_eq!(presence.handle_bye(10, b"a"), Change::Leaving(id("a")));
         assert_eq!(presence.handle_bye(10, b"a"), Change::None);
-        assert_eq!(presence.give("GET", "/"), Choice::Nobody);
+        assert_eq!(give(&mut presence, "GET", "/"), Choice::Nobody);
         assert!(!presence.feeds(b"a"));
         assert_eq!(presence.by_rendezvous(b"x"), None);
         assert_eq!(presence.handle_lost(b"a"), Change::Left(id("a")));

@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub(super) place: Place,
     /// From whom it was taken, for they left.
     pub(super) withdrawn: BTreeSet<&'static str>,
+    /// One of those has said something before anybody else: that may have been late, and welcome.
+    pub(super) may_be_answered: bool,
 }
 
 impl Request {
@@ -35,13 +37,27 @@ impl Request {
             self.withdrawn.insert(before);
         }
         self.place = place;
+        self.may_be_answered = false;
+    }
+
+    /// A handler has said something about it.
+    pub(super) fn hear(&mut self, handler: &'static str) {
+        match self.place {
+            Place::Given(to) if to == handler => self.place = Place::Started(handler),
+            Place::Waiting | Place::Given(_) => {
+                self.may_be_answered |= self.withdrawn.contains(handler);
+            }
+            Place::Started(_) | Place::Pushed => {}
+        }
     }
 
     /// Whether what this handler says about it must not be heard.
     pub(super) fn is_closed_to(&self, handler: &str) -> bool {
         match self.place {
-            Place::Waiting => true,
-            Place::Given(to) => to != handler,
+            Place::Waiting => !self.may_be_answered && !self.withdrawn.contains(handler),
+            Place::Given(to) => {
+                to != handler && !self.may_be_answered && !self.withdrawn.contains(handler)
+            }
             Place::Started(by) => by != handler && self.withdrawn.contains(handler),
             Place::Pushed => self.withdrawn.contains(handler),
         }

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Pending, Withdrawn};
+use super::Pending;
+use super::withdrawn::Withdrawn;
 
 /// What a request waits for. The groups come last, so that they are found without the others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,15 @@ impl Line {
 
     pub(super) fn get(&self, place: u64) -> Option<&Waiting> {
         self.requests.get(&place)
+    }
+
+    pub(super) fn get_mut(&mut self, place: u64) -> Option<&mut Waiting> {
+        self.requests.get_mut(&place)
+    }
+
+    /// Whom each was taken from.
+    pub(super) fn withdrawn_mut(&mut self) -> impl Iterator<Item = &mut Withdrawn> {
+        self.requests.values_mut().map(|waiting| &mut waiting.withdrawn)
     }
 
     /// Takes out a request.

@@ -49,7 +49,16 @@ impl Edge {
 
     fn left(&mut self, now_ms: u64, name: &str) {
         self.presence.handle_lost(name.as_bytes());
-        self.dispatch.handle_left(now_ms, &mut self.presence, &name.as_bytes().into());
+        self.dispatch.handle_gone(name.as_bytes());
+        self.dispatch.handle_left(now_ms, &mut self.presence, (&name.as_bytes().into(), None));
+    }
+
+    /// The ttl of all handlers has passed.
+    fn expire(&mut self, now_ms: u64) {
+        while let Some((id, incarnation)) = self.presence.pop_expired(now_ms) {
+            let life = (&id, Some(incarnation));
+            self.dispatch.handle_left(now_ms, &mut self.presence, life);
+        }
     }
 
     fn request(&mut self, now_ms: u64, id: &'static str, path: &str) {
@@ -73,7 +82,7 @@ impl Edge {
     }
 
     fn answer(&mut self, from: &str, id: &str) -> Verdict {
-        self.dispatch.handle_answer(from.as_bytes(), id.as_bytes())
+        self.dispatch.handle_answer(&mut self.presence, from.as_bytes(), id.as_bytes())
     }
 
     fn done(&mut self, id: &str) {
@@ -228,6 +237,67 @@ fn given_to_another_when_the_handler_leaves() {
     assert_eq!(edge.answer("c", "1"), Verdict::Pass);
     assert_eq!(edge.answer("a", "1"), Verdict::Withdrawn, "the first one is not forgotten");
     assert_eq!(edge.answer("b", "1"), Verdict::Withdrawn);
+}
+
+#[test]
+fn who_is_late_may_answer_as_long_as_nobody_else_has_it() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.request(0, "2", "/events/x");
+    assert_eq!(edge.said(0), ["1 to a", "2 to a"]);
+    edge.expire(5000);
+    edge.refuse_pushes(5000);
+    assert_eq!(edge.answer("x", "1"), Verdict::Withdrawn, "nobody has it");
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass, "and goes on");
+    // Heard of again it has the other one still, and is not given it twice.
+    edge.hello("a", 0);
+    assert_eq!(edge.said(5100), Vec::<String>::new());
+    assert_eq!(edge.answer("a", "2"), Verdict::Pass);
+    edge.done("1");
+    edge.done("2");
+}
+
+#[test]
+fn who_was_late_is_not_given_it_again_but_in_another_life() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    assert_eq!(edge.said(0), ["1 to a"]);
+    edge.expire(5000);
+    edge.hello("b", 0);
+    assert_eq!(edge.said(5000), ["1 to b"]);
+    edge.hello("a", 0);
+    edge.hello("c", 0);
+    edge.expire(5000);
+    edge.hello("d", 0);
+    assert_eq!(edge.said(5000), ["1 to d"]);
+    // Those who have it are not given it again; one that has forgotten it is.
+    edge.hello("b", 0);
+    edge.left(5000, "d");
+    assert_eq!(edge.said(5000), Vec::<String>::new(), "b has it");
+    edge.left(5000, "b");
+    edge.hello("b", 0);
+    assert_eq!(edge.said(5000), ["1 to b"]);
+    assert_eq!(edge.answer("b", "1"), Verdict::Pass);
+    edge.done("1");
+}
+
+#[test]
+fn the_first_who_answers_has_it() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.expire(5000);
+    edge.hello("b", 0);
+    assert_eq!(edge.said(5000), ["1 to a", "1 to b"]);
+    edge.hello("a", 0);
+    assert_eq!(edge.answer("x", "1"), Verdict::Withdrawn, "not who never had it");
+    assert_eq!(edge.answer("a", "1"), Verdict::PassInsteadOf(b"b"[..].into()));
+    assert_eq!(edge.answer("b", "1"), Verdict::Withdrawn);
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    edge.done("1");
 }
 
 #[test]
