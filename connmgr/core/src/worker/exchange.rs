@@ -328,7 +328,7 @@ impl Worker {
         match self.find(id) {
             Named::Exchange(key) => self.give_up(now_ms, transport, key, error),
             Named::Req(key) => self.fail_req(now_ms, transport, key, error),
-            Named::Held(_) | Named::Nothing(_) | Named::Elsewhere => {}
+            Named::Held(_) | Named::Nothing | Named::Elsewhere => {}
         }
     }
 

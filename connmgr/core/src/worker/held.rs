@@ -96,7 +96,10 @@ impl Worker {
             | Kind::Events
             | Kind::Gap
             | Kind::Heads
-            | Kind::Closed => Err(PacketError::UnknownType),
+            | Kind::Closed => {
+                let name = packet.kind.name();
+                return self.refuse_packet(packet.from, format!("a held connection takes no {name}"));
+            }
         };
         if let Err(error) = result {
             self.refuse_packet(packet.from, error.to_string());

@@ -238,7 +238,7 @@ enum Named {
     /// A connection that is held.
     Held(Key),
     /// A session of this worker that is over, or never was.
-    Nothing(SessionId),
+    Nothing,
     /// It is none of this worker's.
     Elsewhere,
 }
@@ -421,11 +421,14 @@ impl Worker {
                 (Mode::Stream, Named::Exchange(key)) => {
                     self.handle_exchange_packet(now_ms, transport, key, (&packet, id.seq));
                 }
-                (Mode::Stream, Named::Held(key)) => {
+                // Another handler was given the request too, and has taken the hold: this answer is late.
+                (Mode::Stream, Named::Held(key)) if packet.kind != Kind::Data => {
                     self.handle_held_packet(now_ms, transport, key, &packet);
                 }
-                (Mode::Stream, Named::Nothing(session)) => {
-                    if self.unknown.admit(now_ms, session) {
+                (Mode::Stream, Named::Held(_) | Named::Nothing) => {
+                    if let Some(session) = SessionId::parse(id.id)
+                        && self.unknown.admit(now_ms, session)
+                    {
                         unknown.push(Id { id: id.id, seq: None });
                     }
                 }
@@ -437,7 +440,7 @@ impl Worker {
                 (Mode::Stream, Named::Req(_) | Named::Elsewhere)
                 | (
                     Mode::Req,
-                    Named::Exchange(_) | Named::Held(_) | Named::Nothing(_) | Named::Elsewhere,
+                    Named::Exchange(_) | Named::Held(_) | Named::Nothing | Named::Elsewhere,
                 ) => {}
             }
         }
@@ -465,7 +468,7 @@ impl Worker {
                 // A hold goes on without it; and nobody speaks for the sessions of the other mode.
                 (Mode::Stream, Named::Req(_))
                 | (Mode::Req, Named::Exchange(_))
-                | (_, Named::Held(_) | Named::Nothing(_) | Named::Elsewhere) => {}
+                | (_, Named::Held(_) | Named::Nothing | Named::Elsewhere) => {}
             }
         }
     }
@@ -482,7 +485,7 @@ impl Worker {
             }
             Some((key, State::Req(exchange))) if exchange.id == session => Named::Req(key),
             Some((key, State::Held(held))) if held.counter == session.counter => Named::Held(key),
-            Some(_) | None => Named::Nothing(session),
+            Some(_) | None => Named::Nothing,
         }
     }
 

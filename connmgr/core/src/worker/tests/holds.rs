@@ -135,7 +135,7 @@ fn the_handler_of_a_hold_is_forgotten() {
     let told = edge.told();
     assert!(told.iter().all(|told| told.to == "want"), "{told:?}");
     session.say(&mut edge, Kind::Data);
-    assert_eq!(edge.worker.poll_refusal().unwrap().from, b"h1");
+    assert_eq!(edge.told_kinds(), ["h1 cancel"], "it is no session");
     assert!(!edge.is_closed(client));
 }
 
@@ -379,5 +379,21 @@ fn a_hold_outlives_a_packet_that_is_not_understood() {
     assert!(!edge.is_closed(client));
     assert_eq!(edge.worker.holds(), 1);
     assert!(edge.worker.poll_refusal().is_some(), "it is logged");
+    edge.end();
+}
+
+/// Both were given the request, and one of them has the hold.
+#[test]
+fn who_answers_too_late_is_told_so() {
+    let mut edge = Edge::new();
+    let (client, session) = hold(&mut edge, &params());
+    edge.told_kinds();
+    edge.packet(hold_packet(&session, &params(), &[], &SSE));
+    assert_eq!(edge.told_kinds(), ["h1 cancel"]);
+    assert!(!edge.is_closed(client));
+    assert!(edge.worker.poll_refusal().is_none());
+    edge.packet(about(&session, Kind::Ping, |_| {}));
+    let refusal = edge.worker.poll_refusal().unwrap();
+    assert!(refusal.why.contains("takes no ping"), "{}", refusal.why);
     edge.end();
 }
