@@ -113,3 +113,29 @@ pub(super) async fn mend_if_torn<S: Store>(
         Err(AppendError::Unavailable(error)) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::store::RangeLimits;
+    use crate::testing::TestStore;
+
+    #[tokio::test]
+    async fn a_loss_is_told_once_whoever_notices() {
+        let store = TestStore::open().await;
+        let channel = ChannelName::new("o", "a").unwrap();
+        let id = store.put(&channel, "1", false).await;
+        let head = store.heads(std::slice::from_ref(&channel)).await.unwrap()[0];
+        // Each has seen another part of what is lost, so they would say different things.
+        let lost = |offset| LostTail { channel: channel.clone(), head, seen: id.plus(offset) };
+        let retention = Retention::default();
+        assert_eq!(mend(&store, retention, vec![lost(3)]).await, []);
+        assert_eq!(mend(&store, retention, vec![lost(5)]).await, [channel.clone()]);
+        let limits = RangeLimits { events_max: 10, bytes_max: 10_000 };
+        let range = store.range(&channel, id, limits).await.unwrap();
+        assert_eq!((range.events.len(), range.head.id.offset), (1, 1));
+        assert!(range.head.id.epoch > id.epoch);
+    }
+}
