@@ -308,14 +308,14 @@ impl Reader {
             return Err(format!("{name}: told of a gap from {from} to {to}, but {kept} is kept"));
         }
         let first = log.record(to);
-        let first = first.ok_or_else(|| format!("{name}: told of a gap to {to}, which never was"))?;
+        let first =
+            first.ok_or_else(|| format!("{name}: told of a gap to {to}, which never was"))?;
         if first.follows(at) {
             return Err(format!("{name}: told of a gap from {from} to {to} where none is"));
         }
-        let is_same_log = at == Id::START || at.epoch >= first.born;
-        // Who stands behind the place from which the log goes on has what is lost: to it this may be another log (H-57).
-        let is_beside = reason == "recreated" && at > first.prev;
-        if !is_beside && reason != if is_same_log { "trimmed" } else { "recreated" } {
+        // Who stands behind the place from which the log goes on has what was lost (H-57).
+        let is_same_log = at == Id::START || (at.epoch >= first.born && at <= first.prev);
+        if reason != if is_same_log { "trimmed" } else { "recreated" } {
             return Err(format!("{name}: the gap from {from} to {to} is not {reason}"));
         }
         let is_lost = log.record(at).is_some_and(|record| record.is_lost)

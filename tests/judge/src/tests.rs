@@ -143,7 +143,7 @@ fn a_fail_over_is_a_gap_too() {
     history.fail_over(5, 0, id(30, 3));
     assert_eq!(history.lost(), (1, 0));
     append(&mut history, id(50, 1), id(30, 3), (30, false));
-    let told = gap("30-4", "50-1", "trimmed", "50-0") + &event(&history, id(50, 1));
+    let told = gap("30-4", "50-1", "recreated", "50-0") + &event(&history, id(50, 1));
     assert_eq!(read(&history, id(30, 4), &told).unwrap()[0], Seen::Gap(GapKind::Lost));
     assert!(read(&history, id(30, 4), &event(&history, id(50, 1))).is_err());
     read(&history, id(30, 3), &event(&history, id(50, 1))).unwrap();

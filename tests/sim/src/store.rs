@@ -253,7 +253,9 @@ impl Channel {
         let mut range = Range::default();
         let Some(next) = self.kept.get(first) else { return range };
         if !next.follows(after) {
-            let is_same = after.epoch >= self.born || after == Cursor::START;
+            // Who stands behind the place from which the log goes on has what was lost (H-57).
+            let is_same =
+                after == Cursor::START || (after.epoch >= self.born && after <= next.prev);
             let reason = if is_same { GapReason::Trimmed } else { GapReason::Recreated };
             range.gap = Some((next.id, reason));
         }

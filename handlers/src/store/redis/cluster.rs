@@ -12,6 +12,10 @@
 //!
 //! A command whose answer was lost with its connection is not repeated: it may have been executed.
 //!
+//! No lease is needed on a node (as `standing` has it for masters behind Sentinels): one that is cut
+//! off from most masters refuses writes by itself after the cluster's node timeout, and one that was
+//! stopped, and replaced meanwhile, answers `MOVED` as soon as it has heard the others.
+//!
 //! The map is read from any node that answers, in turn, so that one with an old view is corrected by
 //! the next: when something hints that it is old, but not more often than every [`READ_PAUSE`], and
 //! every [`READ_INTERVAL`] without a hint.
@@ -30,7 +34,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::dial::{COMMAND_TIMEOUT, dial, failure};
-use super::link::{Link, asking};
+use super::link::{Access, Link, asking};
 use super::scripts::{Scripts, corrupt};
 use super::slots::{Node, SlotMap, slot_of_command};
 use super::target::Target;
@@ -164,7 +168,7 @@ impl Cluster {
             let link = self.shared.link(node);
             let mut ping = redis::pipe();
             ping.cmd("PING");
-            asking.spawn(async move { link.send(ping).await });
+            asking.spawn(async move { link.send(ping, Access::Read).await });
         }
         let mut why = StoreError::Unavailable("Redis: no node of the cluster is known".to_owned());
         while let Some(answer) = asking.join_next().await {
@@ -260,7 +264,7 @@ impl Cluster {
             places.push(commands.len());
             commands.add_command(job.command.clone());
         }
-        let answers = self.shared.link(&node).send(commands).await;
+        let answers = self.shared.link(&node).send(commands, Access::Write).await;
         let mut answers = match answers {
             Ok(answers) => answers,
             Err(error) => {

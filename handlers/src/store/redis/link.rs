@@ -11,6 +11,10 @@
 //! A connection is made to masters only, so an operator's `redis://` to a replica is an error that
 //! shows at once, and not with the first write.
 //!
+//! Behind Sentinels a write needs their word that the server is the master still, and not an old one
+//! (`standing`). That they cannot be asked is no reason to leave a server that works: it is read from,
+//! and writes are refused until they answer.
+//!
 //! `redis::aio::ConnectionManager` was considered. It either makes callers wait while it tries
 //! again, or, without retries, answers the first command after an outage with the error of the
 //! outage, and tries as fast as commands come. `redis`'s client for Sentinel has no limits of time for
@@ -25,15 +29,26 @@ use redis::{
     Cmd, ConnectionInfo, ErrorKind, Pipeline, PushKind, RedisResult, ServerErrorKind, Value,
 };
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::dial::{Backoff, dial, failure, is_over, require_master};
 use super::scripts::Scripts;
-use super::target::{MASTER_CHECK_INTERVAL, Target};
+use super::standing::{MASTER_CHECK_INTERVAL, MASTER_LEASE, Standing, Verdict};
+use super::target::Target;
 use crate::store::StoreError;
 
 /// Reports of lost connections that wait for the task; each is about a connection, and one is
 /// enough, so what doesn't fit may be dropped.
 const REPORTS_WAITING_MAX: usize = 16;
+
+/// What commands are sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// To learn something, or to announce what is in no log.
+    Read,
+    /// To change what is kept: only a server that is known to be the master now may do that.
+    Write,
+}
 
 #[derive(Clone)]
 enum State {
@@ -48,6 +63,7 @@ enum State {
 struct Live {
     number: u64,
     connection: MultiplexedConnection,
+    standing: Standing,
 }
 
 /// The connection that is kept. Clones are of the same one; it is closed with the last.
@@ -89,17 +105,64 @@ impl Link {
         }
     }
 
+    /// The connection, once it may be written to: without waiting as a rule, and at most for
+    /// [`MASTER_LEASE`] if what is known of the server is too old.
+    async fn live_to_write(&self) -> Result<Live, StoreError> {
+        let mut state = self.state.clone();
+        let waiting = async {
+            loop {
+                state.borrow_and_update();
+                let live = self.live()?;
+                match live.standing.verdict(Instant::now()) {
+                    Verdict::Yes => return Ok(live),
+                    Verdict::No(why) => return Err(unconfirmed(&why)),
+                    Verdict::NotYet => {}
+                }
+                if state.changed().await.is_err() {
+                    return Err(unconfirmed("the connection is closed"));
+                }
+            }
+        };
+        let late = |_| Err(unconfirmed("Sentinels are still being asked"));
+        tokio::time::timeout(MASTER_LEASE, waiting).await.unwrap_or_else(late)
+    }
+
+    /// Whether what was just written over this connection may be believed.
+    async fn stands(&self, live: &Live) -> Result<(), StoreError> {
+        if live.standing == Standing::Fixed || self.live_to_write().await?.number == live.number {
+            return Ok(());
+        }
+        Err(unconfirmed("it was replaced while it wrote"))
+    }
+
     /// Sends commands in one pipeline. The answers come in the same order, each with its own error.
     ///
     /// # Errors
     ///
-    /// If there is no connection, or it was lost meanwhile.
+    /// If there is no connection, or it was lost meanwhile; of writes also if the server may not be
+    /// the master any more. Then it is unknown whether they were done.
     pub(super) async fn send(
         &self,
-        mut commands: Pipeline,
+        commands: Pipeline,
+        access: Access,
     ) -> Result<Vec<RedisResult<Value>>, StoreError> {
         self.begun().await;
-        let live = self.live()?;
+        match access {
+            Access::Read => self.exchange(self.live()?, commands).await,
+            Access::Write => {
+                let live = self.live_to_write().await?;
+                let answers = self.exchange(live.clone(), commands).await?;
+                self.stands(&live).await?;
+                Ok(answers)
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        live: Live,
+        mut commands: Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, StoreError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -134,6 +197,10 @@ impl Link {
             let _ = self.lost.try_send(live.number);
         }
     }
+}
+
+fn unconfirmed(why: &str) -> StoreError {
+    StoreError::Unavailable(format!("Redis: not confirmed as the master: {why}"))
 }
 
 fn is_no_script(answer: &RedisResult<Value>) -> bool {
@@ -195,9 +262,9 @@ impl Keeper {
         loop {
             number += 1;
             match self.connect(number).await {
-                Ok((connection, info)) => {
+                Ok((connection, info, standing)) => {
                     backoff.reset();
-                    self.states.send_replace(State::Up(Live { number, connection }));
+                    self.states.send_replace(State::Up(Live { number, connection, standing }));
                     match self.wait_for_loss(number, &info).await {
                         Over::Lost => {}
                         Over::Closed => return,
@@ -222,7 +289,7 @@ impl Keeper {
     async fn connect(
         &self,
         number: u64,
-    ) -> Result<(MultiplexedConnection, ConnectionInfo), StoreError> {
+    ) -> Result<(MultiplexedConnection, ConnectionInfo, Standing), StoreError> {
         let info = self.target.locate().await?;
         let lost = self.lost.clone();
         let mut connection = dial(&info, move |push| {
@@ -233,36 +300,63 @@ impl Keeper {
         .await?;
         require_master(&mut connection).await?;
         self.scripts.load().exec_async(&mut connection).await.map_err(failure)?;
-        Ok((connection, info))
+        // All that may have taken long.
+        let standing = self.target.confirm(&info).await?;
+        Ok((connection, info, standing))
     }
 
     /// Returns when that connection is reported lost, or is to another server than it should be.
     async fn wait_for_loss(&mut self, number: u64, info: &ConnectionInfo) -> Over {
-        let mut replaced = pin!(replaced(self.target.clone(), info));
+        let Keeper { target, states, reports, .. } = self;
+        let mut replaced = pin!(replaced(target, info, states));
         loop {
             tokio::select! {
-                report = self.reports.recv() => match report {
+                report = reports.recv() => match report {
                     Some(report) if report == number => return Over::Lost,
                     Some(_) => {}
                     None => return Over::Closed,
                 },
                 () = &mut replaced => return Over::Lost,
-                () = self.states.closed() => return Over::Closed,
+                () = states.closed() => return Over::Closed,
             }
         }
     }
 }
 
-/// Returns when Sentinels name another master than the one at this address. That they cannot be asked
-/// is no reason to leave one that works.
-async fn replaced(target: Target, info: &ConnectionInfo) {
+/// Asks Sentinels again and again and writes down what they say of the connection that is up to this
+/// address. Returns when they name another one.
+async fn replaced(target: &Target, info: &ConnectionInfo, states: &watch::Sender<State>) {
     if !target.may_change() {
         std::future::pending::<()>().await;
     }
+    let first = Instant::now() + MASTER_CHECK_INTERVAL;
+    let mut ticks = tokio::time::interval_at(first, MASTER_CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_refusing = false;
     loop {
-        tokio::time::sleep(MASTER_CHECK_INTERVAL).await;
-        if target.locate().await.is_ok_and(|now| now.addr() != info.addr()) {
+        ticks.tick().await;
+        let asked = Instant::now();
+        let located = target.locate().await;
+        if located.as_ref().is_ok_and(|now| now.addr() != info.addr()) {
             return;
         }
+        states.send_modify(|state| {
+            let State::Up(Live { standing, .. }) = state else { return };
+            match located {
+                Ok(_) => {
+                    *standing = Standing::confirmed(asked);
+                    if std::mem::take(&mut is_refusing) {
+                        tracing::info!("Sentinels name the same master again");
+                    }
+                }
+                Err(error) => {
+                    standing.doubt(asked, &error.to_string());
+                    let refuses = standing.verdict(Instant::now()) != Verdict::Yes;
+                    if refuses && !std::mem::replace(&mut is_refusing, true) {
+                        tracing::warn!(%error, "writes are refused: who is the master?");
+                    }
+                }
+            }
+        });
     }
 }

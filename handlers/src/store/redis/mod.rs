@@ -8,7 +8,8 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `address`, `target` | where Redis is: as the operator says it, and as Sentinels do |
+//! | `address`, `target`, `sentinels` | where Redis is: as the operator says it, and as Sentinels do |
+//! | `standing` | whether it is the right server still: writes need to know |
 //! | `dial`, `link` | one connection to one server, and keeping it |
 //! | `slots`, `cluster`, `nodes` | which node has what; sending commands there |
 //! | `scripts` and `*.lua` | the commands, keys and replies |
@@ -35,7 +36,9 @@ mod follow;
 mod link;
 mod nodes;
 mod scripts;
+mod sentinels;
 mod slots;
+mod standing;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -47,6 +50,7 @@ use zhttp::Cursor;
 
 use self::address::Address;
 use self::follow::{DeafEars, Follower};
+use self::link::Access;
 use self::nodes::Nodes;
 use self::scripts::{Keys, Scripts, corrupt, index_key};
 use super::follow::{FOLLOW_QUEUE_EVENTS_MAX, FollowHandle, FollowStream, follow_halves};
@@ -90,8 +94,9 @@ impl RedisStore {
     }
 
     /// Sends one command.
-    async fn send_one(&self, command: Cmd) -> Result<Value, StoreError> {
-        self.nodes.send(vec![command]).await.pop().unwrap_or_else(|| Err(corrupt("no answer")))
+    async fn send_one(&self, command: Cmd, access: Access) -> Result<Value, StoreError> {
+        let answer = self.nodes.send(vec![command], access).await.pop();
+        answer.unwrap_or_else(|| Err(corrupt("no answer")))
     }
 }
 
@@ -119,7 +124,7 @@ impl Store for RedisStore {
         after: Cursor,
         limits: RangeLimits,
     ) -> Result<Range, StoreError> {
-        let reply = self.send_one(self.scripts.range(channel, after, limits)).await?;
+        let reply = self.send_one(self.scripts.range(channel, after, limits), Access::Read).await?;
         scripts::range(reply, after)
     }
 
@@ -127,7 +132,7 @@ impl Store for RedisStore {
         let mut heads = Vec::with_capacity(channels.len());
         for chunk in channels.chunks(HEADS_PER_PIPELINE_MAX) {
             let commands = chunk.iter().map(|channel| self.scripts.head(channel)).collect();
-            for answer in self.nodes.send(commands).await {
+            for answer in self.nodes.send(commands, Access::Read).await {
                 heads.push(scripts::head(answer?)?);
             }
         }
@@ -145,7 +150,7 @@ impl Store for RedisStore {
         channel: &ChannelName,
         if_head: Option<Cursor>,
     ) -> Result<bool, StoreError> {
-        scripts::value(self.send_one(self.scripts.delete(channel, if_head)).await?)
+        scripts::value(self.send_one(self.scripts.delete(channel, if_head), Access::Write).await?)
     }
 
     async fn delete_idle(&self, idle: &Idle) -> Result<bool, StoreError> {
@@ -154,7 +159,7 @@ impl Store for RedisStore {
         if deleted {
             // Compared with what was listed, before anything else: an append that comes while this
             // goes on has touched the index already, or does so later than this.
-            self.send_one(self.scripts.untouch(channel, *active_us)).await?;
+            self.send_one(self.scripts.untouch(channel, *active_us), Access::Write).await?;
         }
         Ok(deleted)
     }
@@ -168,7 +173,7 @@ impl Store for RedisStore {
         let mut list = redis::cmd("ZRANGE");
         list.arg(index_key(shard)).arg("-inf").arg(format!("({}", before_ms.saturating_mul(1000)));
         list.arg("BYSCORE").arg("LIMIT").arg(0).arg(limit).arg("WITHSCORES");
-        let listed: Vec<(String, f64)> = scripts::value(self.send_one(list).await?)?;
+        let listed: Vec<(String, f64)> = scripts::value(self.send_one(list, Access::Read).await?)?;
         let mut channels = Vec::with_capacity(listed.len());
         for (name, score) in &listed {
             let channel = ChannelName::parse(name).map_err(|error| corrupt(&error.to_string()))?;
@@ -181,7 +186,7 @@ impl Store for RedisStore {
             command.arg(&["epoch", "offset", "ended", "expires"]);
             command
         };
-        let answers = self.nodes.send(channels.iter().map(fields).collect()).await;
+        let answers = self.nodes.send(channels.iter().map(fields).collect(), Access::Read).await;
         let mut idle = Vec::with_capacity(channels.len());
         for ((channel, active_us), answer) in channels.into_iter().zip(answers) {
             let known: [Option<u64>; 4] = scripts::value(answer?)?;
@@ -193,11 +198,13 @@ impl Store for RedisStore {
     }
 
     async fn lease(&self, shard: u32, owner: &str, ttl_ms: u64) -> Result<bool, StoreError> {
-        scripts::value(self.send_one(self.scripts.lease(shard, owner, ttl_ms)).await?)
+        scripts::value(
+            self.send_one(self.scripts.lease(shard, owner, ttl_ms), Access::Write).await?,
+        )
     }
 
     async fn now_ms(&self) -> Result<u64, StoreError> {
-        let time = self.send_one(redis::cmd("TIME")).await?;
+        let time = self.send_one(redis::cmd("TIME"), Access::Read).await?;
         let (seconds, micros): (u64, u64) = scripts::value(time)?;
         Ok(seconds * 1000 + micros / 1000)
     }

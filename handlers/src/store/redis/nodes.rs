@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::address::Address;
 use super::cluster::Cluster;
 use super::dial::failure;
-use super::link::Link;
+use super::link::{Access, Link};
 use super::scripts::{Announce, Scripts, corrupt, value};
 use super::slots::{Node, slot_of, slot_of_command};
 use super::target::Target;
@@ -49,7 +49,11 @@ impl Nodes {
 
     /// Sends commands. The answers come in the same order, each with its own error. On a cluster only
     /// those for one node are carried out in order.
-    pub(super) async fn send(&self, commands: Vec<Cmd>) -> Vec<Result<Value, StoreError>> {
+    pub(super) async fn send(
+        &self,
+        commands: Vec<Cmd>,
+        access: Access,
+    ) -> Vec<Result<Value, StoreError>> {
         match self {
             Nodes::One(link, _) => {
                 let len = commands.len();
@@ -57,7 +61,7 @@ impl Nodes {
                 for command in commands {
                     pipeline.add_command(command);
                 }
-                match link.send(pipeline).await {
+                match link.send(pipeline, access).await {
                     Ok(answers) => {
                         answers.into_iter().map(|answer| answer.map_err(failure)).collect()
                     }
@@ -77,14 +81,14 @@ impl Nodes {
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         match self {
             Nodes::One(..) => {
-                let answer = self.send(vec![redis::cmd("PING")]).await.pop();
+                let answer = self.send(vec![redis::cmd("PING")], Access::Read).await.pop();
                 answer.unwrap_or_else(|| Err(corrupt("no answer"))).map(|_| ())
             }
             Nodes::Cluster(cluster) => cluster.ping().await,
         }
     }
 
-    /// Sends two commands, the second after the first was carried out or failed.
+    /// Sends two commands that write, the second after the first was carried out or failed.
     pub(super) async fn send_in_order(
         &self,
         first: Cmd,
@@ -92,11 +96,11 @@ impl Nodes {
     ) -> [Result<Value, StoreError>; 2] {
         let missing = || Err(StoreError::Unavailable("no answer".to_owned()));
         if self.may_part(&first, &second) {
-            let first = self.send(vec![first]).await.pop().unwrap_or_else(missing);
-            let second = self.send(vec![second]).await.pop().unwrap_or_else(missing);
+            let first = self.send(vec![first], Access::Write).await.pop().unwrap_or_else(missing);
+            let second = self.send(vec![second], Access::Write).await.pop().unwrap_or_else(missing);
             return [first, second];
         }
-        let mut answers = self.send(vec![first, second]).await;
+        let mut answers = self.send(vec![first, second], Access::Write).await;
         let second = answers.pop().unwrap_or_else(missing);
         [answers.pop().unwrap_or_else(missing), second]
     }
@@ -158,6 +162,19 @@ impl Place {
         }
     }
 
+    /// Whether the server that was connected to is the right one still.
+    ///
+    /// # Errors
+    ///
+    /// If it is not, or nobody knows.
+    pub(super) async fn confirm(&self, info: &ConnectionInfo) -> Result<(), StoreError> {
+        match self {
+            Place::Sole(_, target) => target.confirm(info).await.map(|_| ()),
+            // It says so itself, by `MOVED`.
+            Place::Node(..) => Ok(()),
+        }
+    }
+
     /// Something is wrong there: perhaps its channels are elsewhere by now.
     pub(super) fn doubt(&self) {
         match self {
@@ -198,7 +215,7 @@ impl Place {
             Place::Sole(link, target) => Nodes::One(link.clone(), target.clone()),
             Place::Node(cluster, _) => Nodes::Cluster(cluster.clone()),
         };
-        let answer = nodes.send(vec![publish]).await.pop();
+        let answer = nodes.send(vec![publish], Access::Read).await.pop();
         value(answer.unwrap_or_else(|| Err(corrupt("no answer")))?)
     }
 }

@@ -185,6 +185,8 @@ impl Ear {
         .await?;
         // Replicas are told of announcements too, but of none in a failover.
         require_master(&mut connection).await?;
+        // And a master that was replaced tells of what will be lost.
+        self.place.confirm(&info).await?;
         let mut session = Session { connection, heard, beat_channel };
         let beat = session.beat_channel.clone();
         for answer in session.send(self.announce.subscribe(), &[beat]).await? {

@@ -7,9 +7,11 @@
 
 mod cluster;
 mod deaf;
+mod fake_sentinel;
 mod lost_tail;
 mod one;
 mod proxy;
+mod replaced;
 mod sentinel;
 
 use std::time::Duration;

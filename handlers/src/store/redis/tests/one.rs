@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{AT_ONCE, append_when_back, try_append, wait_until_away, wait_until_back};
 use crate::store::contract::{ALL, RedisServer, append, event, event_with_id, head, room};
+use crate::store::redis::link::Access;
 use crate::store::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,10 +170,10 @@ async fn a_deletion_between_the_two_steps_of_an_append_leaves_the_channel_listed
     let before_ms = store.now_ms().await.unwrap() + 60_000;
     let idle = store.idle(channel.shard(), before_ms, 10).await.unwrap().remove(0);
 
-    store.send_one(store.scripts.touch(&channel)).await.unwrap();
+    store.send_one(store.scripts.touch(&channel), Access::Write).await.unwrap();
     assert!(store.delete_idle(&idle).await.unwrap());
     let append = store.scripts.append(&channel, &event("y"), &Conditions::default());
-    store.send_one(append).await.unwrap();
+    store.send_one(append, Access::Write).await.unwrap();
     let listed = store.idle(channel.shard(), before_ms, 10).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].head, head(&store, &channel).await.id);

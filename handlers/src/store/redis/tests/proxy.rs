@@ -32,6 +32,10 @@ impl Proxy {
         Proxy { address, swallows, _serving: serving }
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     pub(super) fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
