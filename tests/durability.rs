@@ -6,11 +6,12 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use forebay_chaos::Disk;
 use forebay_handlers::auth::Role;
 use serde_json::{Value, json};
 use support::process::{Process, forebay};
 use support::up::{DataDir, NO_RATE, ORG, Reading, reserved_port};
-use support::{Event, EventStream, Next, Request, Up, eventually};
+use support::{Event, EventStream, Next, Request, Up, eventually, get};
 
 /// Channels that are published to at the same time.
 const CHANNELS: [&str; 3] = ["a", "b", "c"];
@@ -248,4 +249,55 @@ fn a_reader_comes_back_to_another_life_of_the_server() {
     let mut values: Vec<_> = resumed.events(2).iter().map(|event| event.value().as_u64()).collect();
     values.sort();
     assert_eq!(values, [Some(3), Some(4)]);
+}
+
+/// How often the disk is full.
+const TIMES_FULL: usize = 3;
+
+#[test]
+fn a_full_disk_is_told_and_passes_without_a_restart() {
+    let dir = DataDir::new();
+    let disk = match Disk::mount(dir.path()) {
+        Ok(disk) => disk,
+        Err(error) => return println!("left out: no small disk: {error}"),
+    };
+    let up = Up::start_in(&dir, "127.0.0.1:0", &[NO_RATE]);
+    let mut ids = vec![up.delta("news", 0)];
+    let mut stream = up.read(&up.reading(&["news"]));
+    let publish = |number| up.publishing("news", "").json(&message(0, number));
+    let mut number = 0;
+    for _ in 0..TIMES_FULL {
+        disk.fill().unwrap();
+        // What was set aside before takes some events still.
+        let refused = loop {
+            number += 1;
+            let response = up.send(&publish(number));
+            if response.status() != 200 {
+                break response;
+            }
+            ids.push(response.good().to_owned());
+        };
+        assert_eq!(refused.answer(), (503, "Store unavailable"));
+        assert!(refused.header("retry-after").is_some());
+        let said = format!("the disk of {}", dir.path().display());
+        eventually("the disk is why it is not ready", || {
+            let ready = up.send(&get("/readyz"));
+            let store = ready.json()["dependencies"]["store"].to_string();
+            (ready.status() == 503 && store.contains(&said)).then_some(())
+        });
+        // Reads go on.
+        let stored: Vec<_> = up.all_events("news").into_iter().map(|(id, _)| id).collect();
+        assert_eq!(stored, ids);
+
+        disk.empty().unwrap();
+        // Sent again until it is taken, it is there once.
+        ids.push(persevere(&publish(number), &up.address).good().to_owned());
+        let stored: Vec<_> = up.all_events("news").into_iter().map(|(id, _)| id).collect();
+        assert_eq!(stored, ids);
+        eventually("it is ready", || (up.send(&get("/readyz")).status() == 200).then_some(()));
+    }
+    // Who read meanwhile has got all of it on one connection, a refused event that was stored included.
+    ids.push(up.end("news"));
+    let read: Vec<_> = stream.events_to_end().into_iter().map(|event| event.id).collect();
+    assert_eq!(read, ids);
 }

@@ -132,7 +132,7 @@ mod tests {
         let lost = |offset| LostTail { channel: channel.clone(), head, seen: id.plus(offset) };
         let retention = Retention::default();
         assert_eq!(mend(&store, retention, vec![lost(3)]).await, []);
-        assert_eq!(mend(&store, retention, vec![lost(5)]).await, [channel.clone()]);
+        assert_eq!(mend(&store, retention, vec![lost(5)]).await, std::slice::from_ref(&channel));
         let limits = RangeLimits { events_max: 10, bytes_max: 10_000 };
         let range = store.range(&channel, id, limits).await.unwrap();
         assert_eq!((range.events.len(), range.head.id.offset), (1, 1));

@@ -49,7 +49,7 @@ mod slow;
 mod slow_and_herd;
 mod subscriber;
 
-pub use fire::{Fire, FireReport, Kind, StoreKind, Struck, markdown};
+pub use fire::{Disk, Fire, FireReport, Kind, StoreKind, Struck, markdown};
 pub use herd::{Herd, HerdReport, run_herd};
 pub use judge::{Latency, Verdict};
 pub use report::{Report, table};

@@ -1,248 +1,153 @@
-//! The files: an LSM tree (`fjall`) for each kind of thing, one journal for all.
+//! The disk: a directory with the files, which are closed and opened again when it was full.
 //!
-//! One thread writes, in batches that are atomic over all kinds; readers read snapshots. So a
-//! reader sees a channel's record and its events as they were after some batch, never half of one,
-//! and neither side waits for the other.
+//! After a write that failed for want of room, `fjall` writes nothing more until its files are
+//! opened again. So this is what the writer does when there is room, in place: a restart of the
+//! files alone. Until then readers read on from the files as they are. While they are opened
+//! again, which takes as long as the journals are long (128 MiB at most), readers wait.
 //!
-//! A batch is in the operating system's hands when [`Disk::commit`] returns, so that it survives
-//! the end of the process, however that comes; [`Disk::sync`] makes it survive a power loss.
-//!
-//! After a power loss the files may lack what was written last, and nothing in them shows it. So
-//! while they are open they name the boot of the system in which they are; who finds the name of
-//! another one knows that the system went down over them ([`Remains::torn`]).
+//! To close the files takes some care. `fjall` closes the journal in the thread that lets go of
+//! it last, and that may be one of its own, a moment after the database is gone from here. With
+//! the journal goes what of the failed write is still in its buffer, now that there is room; in
+//! files that are open again, and written to, that would be in the middle of something else. So
+//! we look at the open files of the process, and wait until no journal is among them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
-use uuid::Uuid;
-use zhttp::Cursor;
-
-use super::codec::{self, FLOOR_KEY, OPEN_KEY, Record};
+use super::failure::Failure;
+use super::files::Files;
 use super::lock::DirectoryLock;
-use crate::store::{
-    ChannelName, Gap, Head, OpenError, Range, RangeLimits, StoreError, StoredEvent,
-};
+use crate::store::{OpenError, StoreError};
 
-/// Size of the journal files, in bytes: past it memtables are written out and journals dropped.
-const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// The directory of the files, within the one that is locked.
+const FILES: &str = "db";
 
-/// Size of a memtable, in bytes; there are three keyspaces, each with one that is written and
-/// maybe some that are being written out.
-const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+/// What is written to see whether there is room, and removed at once.
+const ROOM_FILE: &str = "forebay.room";
 
-/// Where Linux names its boot: a UUID, another one each time.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Room that must be there before the files are opened again, in bytes: for a memtable to be
+/// written out. With less it would soon be the same again.
+const ROOM_BYTES_MIN: usize = 16 << 20;
 
-/// The boot of a system that does not name it; never the same as another.
-const BOOT_UNKNOWN: &str = "unknown";
+/// How much of it is written at a time, in bytes.
+const ROOM_PIECE_BYTES: usize = 64 << 10;
 
-/// Which keyspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Space {
-    Events,
-    Channels,
-    Messages,
-}
+/// How long to wait until the journals are closed. At the limit the files stay closed until the
+/// next try, which goes on waiting.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
-/// What is to be written together: for each key a value, or that it is removed. A later write of a
-/// key replaces an earlier one.
-pub(super) type Batch = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
+/// How long to wait before the next look at the open files.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What a store that was closed or killed left behind.
-#[derive(Debug, Default)]
-pub(super) struct Remains {
-    pub(super) floor: u64,
-    pub(super) channels: Vec<(ChannelName, Record)>,
-    pub(super) messages: Vec<(ChannelName, Uuid, Cursor, u64)>,
-    /// Whether each log may have had more events than are there now.
-    pub(super) torn: bool,
-}
+/// Where Linux shows the open files of a process.
+const OPEN_FILES: &str = "/proc/self/fd";
 
-/// The open files.
+/// A directory that is locked for this process, with the open files.
 pub(super) struct Disk {
-    database: Database,
-    events: Keyspace,
-    channels: Keyspace,
-    messages: Keyspace,
+    directory: PathBuf,
+    /// `None` from when they were closed until they could be opened again.
+    files: RwLock<Option<Files>>,
     // Dropped last, when the files above are closed.
     _lock: DirectoryLock,
 }
 
-/// The time since 1970. The store's clock is the system's.
-pub(super) fn clock() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// The time since 1970, in milliseconds.
-pub(super) fn clock_ms() -> u64 {
-    u64::try_from(clock().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The boot of the system that runs now.
-fn boot() -> String {
-    let name = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { BOOT_UNKNOWN.to_owned() } else { name.to_owned() }
-}
-
-#[allow(clippy::needless_pass_by_value)] // for map_err
-fn failure(error: fjall::Error) -> StoreError {
-    StoreError::Unavailable(format!("disk: {error}"))
-}
+/// A file, whatever its name.
+type Inode = (u64, u64);
 
 impl Disk {
     /// Opens the files in a directory, or makes them, and locks them for this process.
     pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
         let lock = DirectoryLock::take(directory)?;
-        let failed = |error: fjall::Error| OpenError::Data {
+        // Left behind by a process that was killed as it looked for room.
+        let _ = fs::remove_file(directory.join(ROOM_FILE));
+        let files = Files::open(&directory.join(FILES)).map_err(|error| OpenError::Data {
             directory: directory.display().to_string(),
             reason: error.to_string(),
-        };
-        let database = Database::builder(directory.join("db"))
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .open()
-            .map_err(failed)?;
-        let keyspace = |name| {
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
-            database.keyspace(name, options).map_err(failed)
-        };
-        let events = keyspace("events")?;
-        let channels = keyspace("channels")?;
-        let messages = keyspace("messages")?;
-        Ok(Disk { database, events, channels, messages, _lock: lock })
+        })?;
+        let files = RwLock::new(Some(files));
+        Ok(Disk { directory: directory.to_owned(), files, _lock: lock })
     }
 
-    fn keyspace(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::Events => &self.events,
-            Space::Channels => &self.channels,
-            Space::Messages => &self.messages,
-        }
+    /// The directory, for messages.
+    pub(super) fn name(&self) -> String {
+        self.directory.display().to_string()
     }
 
-    /// Writes a batch, atomically. Afterwards it survives the process, and with `sync` a power loss.
-    ///
-    /// After an error nothing more can be written: how much of the batch is on disk is unknown.
-    pub(super) fn commit(&self, batch: Batch, sync: bool) -> Result<(), StoreError> {
-        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
-        let mut writes = self.database.batch().durability(Some(mode));
-        for ((space, key), value) in batch {
-            match value {
-                Some(value) => writes.insert(self.keyspace(space), key, value),
-                None => writes.remove(self.keyspace(space), key),
-            }
-        }
-        writes.commit().map_err(failure)
-    }
-
-    /// Makes everything that was written survive a power loss.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.database.persist(PersistMode::SyncData).map_err(failure)
-    }
-
-    /// Notes, for good, that the files are open, or that they were closed in order.
-    pub(super) fn mark(&self, open: bool) -> Result<(), StoreError> {
-        let value = codec::open_value(&if open { boot() } else { String::new() });
-        self.commit([((Space::Channels, OPEN_KEY.to_vec()), Some(value))].into(), true)
-    }
-
-    /// Reads everything but the events.
-    pub(super) fn remains(&self) -> Result<Remains, StoreError> {
-        let mut remains = Remains::default();
-        let open = self.channels.get(OPEN_KEY).map_err(failure)?;
-        // Without the note it is an old directory, or a new one: then there are no logs to be torn.
-        remains.torn = match &open {
-            Some(value) => {
-                let open_in = codec::open_of_value(value)?;
-                !open_in.is_empty() && (open_in == BOOT_UNKNOWN || open_in != boot())
-            }
-            None => true,
-        };
-        for entry in self.channels.iter() {
-            let (key, value) = entry.into_inner().map_err(failure)?;
-            if *key == *FLOOR_KEY {
-                remains.floor = codec::floor_of_value(&value)?;
-            } else if *key != *OPEN_KEY {
-                let channel = codec::channel_of_key(&key)?;
-                remains.channels.push((channel, codec::record_of_value(&value)?));
-            }
-        }
-        remains.torn &= remains.channels.iter().any(|(_, record)| record.log.is_some());
-        for entry in self.messages.iter() {
-            let (key, value) = entry.into_inner().map_err(failure)?;
-            let (channel, message_id) = codec::message_of_key(&key)?;
-            let (id, until_ms) = codec::message_of_value(&value)?;
-            remains.messages.push((channel, message_id, id, until_ms));
-        }
-        Ok(remains)
-    }
-
-    /// How many keys there are in each keyspace.
-    #[cfg(test)]
-    pub(super) fn keys(&self) -> [usize; 3] {
-        [&self.events, &self.channels, &self.messages]
-            .map(|keyspace| keyspace.len().expect("a test's files are readable"))
-    }
-
-    /// The heads of channels.
-    pub(super) fn heads(&self, channels: &[ChannelName]) -> Result<Vec<Head>, StoreError> {
-        let snapshot = self.database.snapshot();
-        let now_ms = clock_ms();
-        let head = |channel: &ChannelName| {
-            let log = self.log(&snapshot, channel, now_ms)?;
-            Ok(log.map_or(Head::default(), |log| log.head()))
-        };
-        channels.iter().map(head).collect()
-    }
-
-    /// Events after a cursor.
-    pub(super) fn range(
+    /// Does something with the files. They stay open meanwhile.
+    pub(super) fn with<T, E: From<StoreError>>(
         &self,
-        channel: &ChannelName,
-        after: Cursor,
-        limits: RangeLimits,
-    ) -> Result<Range, StoreError> {
-        let snapshot = self.database.snapshot();
-        let Some(log) = self.log(&snapshot, channel, clock_ms())? else {
-            return Ok(Range::default());
+        what: impl FnOnce(&Files) -> Result<T, E>,
+    ) -> Result<T, E> {
+        // Nobody panics while they are changed, but in `fjall`, and then they are closed.
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || {
+            let name = self.name();
+            StoreError::Unavailable(format!("the files in {name} could not be opened again yet"))
         };
-        let head = log.head();
-        let mut events: Vec<StoredEvent> = Vec::new();
-        if after < head.id {
-            // Trimmed events leave tombstones, which cost time to skip: begin after them.
-            let oldest = log.ids().next().unwrap_or(head.id);
-            let from = codec::event_key(channel, after.plus(1).max(oldest));
-            let to = codec::event_key(channel, head.id);
-            let mut bytes = 0;
-            for entry in snapshot.range(&self.events, from..=to) {
-                let (key, value) = entry.into_inner().map_err(failure)?;
-                let event = codec::event_of_value(codec::id_of_event_key(&key)?, &value)?;
-                bytes += event.data.len() as u64;
-                if !events.is_empty() && bytes > limits.bytes_max {
-                    break;
-                }
-                events.push(event);
-                if events.len() >= limits.events_max as usize {
-                    break;
-                }
-            }
-        }
-        let gap = Gap::between(after, events.first(), head.id, log.born);
-        Ok(Range { events, head, gap })
+        what(files.as_ref().ok_or_else(closed)?)
     }
 
-    /// A channel's log, if it has one that is not over.
-    fn log(
-        &self,
-        snapshot: &fjall::Snapshot,
-        channel: &ChannelName,
-        now_ms: u64,
-    ) -> Result<Option<super::log::Log>, StoreError> {
-        let value = snapshot.get(&self.channels, codec::channel_key(channel)).map_err(failure)?;
-        let Some(value) = value else { return Ok(None) };
-        let log = codec::record_of_value(&value)?.log;
-        Ok(log.filter(|log| log.expires_ms > now_ms))
+    /// Looks whether there is room, by taking it.
+    pub(super) fn find_room(&self) -> Result<(), Failure> {
+        let path = self.directory.join(ROOM_FILE);
+        let fill = || {
+            let mut file = File::create(&path)?;
+            let piece = [0; ROOM_PIECE_BYTES];
+            (0..ROOM_BYTES_MIN / ROOM_PIECE_BYTES).try_for_each(|_| file.write_all(&piece))
+        };
+        let filled = fill();
+        // It may never have come to be.
+        let _ = fs::remove_file(&path);
+        filled.map_err(Failure::of_system)
     }
+
+    /// Closes the files and opens them again, which brings them back to what is on disk. After a
+    /// failure they are closed, and it may be tried again.
+    pub(super) fn reopen(&self) -> Result<(), Failure> {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let directory = self.directory.join(FILES);
+        *files = None;
+        wait_until_closed(&directory).map_err(Failure::of_system)?;
+        *files = Some(Files::open(&directory).map_err(Failure::of)?);
+        Ok(())
+    }
+}
+
+/// Waits until this process has no journal open.
+fn wait_until_closed(directory: &Path) -> io::Result<()> {
+    let mut journals = HashSet::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            journals.insert(inode(&path)?);
+        }
+    }
+    let began = Instant::now();
+    while is_any_open(&journals)? {
+        if began.elapsed() > CLOSE_MAX {
+            return Err(io::Error::other("the journals are not closed"));
+        }
+        std::thread::sleep(CLOSE_INTERVAL);
+    }
+    Ok(())
+}
+
+fn is_any_open(files: &HashSet<Inode>) -> io::Result<bool> {
+    for entry in fs::read_dir(OPEN_FILES)? {
+        // One that is closed meanwhile is gone, and no concern.
+        if inode(&entry?.path()).is_ok_and(|inode| files.contains(&inode)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn inode(path: &Path) -> io::Result<Inode> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }

@@ -3,7 +3,7 @@
 //! The writer announces from its thread, and followers come and go on tokio's; between them is a
 //! map under a lock that is held for a look-up and some pushes into queues that never wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::follow::{FollowChange, FollowQueue, FollowTask};
@@ -47,6 +47,19 @@ impl Followers {
         let Some(queues) = registry.channels.get(channel) else { return };
         for queue in queues.values() {
             queue.push(followed.clone());
+        }
+    }
+
+    /// Tells all that what is in the store may be more than was announced.
+    pub(super) fn announce_unseen(&self) {
+        let registry = self.registry();
+        // Some follow several channels, and each is to be told once.
+        let mut told = HashSet::new();
+        for (number, queue) in registry.channels.values().flatten() {
+            if told.insert(number) {
+                queue.push(Followed::Interrupted);
+                queue.push(Followed::Restored);
+            }
         }
     }
 

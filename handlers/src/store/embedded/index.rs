@@ -15,7 +15,7 @@ use uuid::Uuid;
 use zhttp::Cursor;
 
 use super::codec::{self, FLOOR_KEY, Record};
-use super::disk::{Batch, Remains, Space};
+use super::files::{Batch, Remains, Space};
 use super::log::Log;
 use crate::store::{
     AppendError, Appended, ChannelName, Conditions, INDEX_SHARDS, Idle, NewEvent, Rate, StoredEvent,

@@ -1,7 +1,7 @@
 //! The embedded store: for a single machine, in the process of `forebay up`, durable in a directory.
 //!
 //! One writer thread ([`writer`]) owns what is known of all channels ([`index`]), and does all that
-//! changes something. Readers never ask it: they read a snapshot of the files ([`disk`]), in which a
+//! changes something. Readers never ask it: they read a snapshot of the files ([`files`]), in which a
 //! channel's record and its events are always those of one moment. An LSM tree fits, as it turns
 //! the appends of many small logs into one sequential write, and removes what is trimmed in bulk.
 //!
@@ -10,9 +10,16 @@
 //! gone, but its ids are not used again: a log that may be shorter than it was goes on in a new
 //! epoch, so that readers who have got more than is left are told of a gap and not given other
 //! events under ids that they know.
+//!
+//! While the disk is full, what changes something is refused, and reads go on. Soon after there is
+//! room the store goes on by itself ([`disk`]). Nothing that was acknowledged is lost by that. What
+//! was refused may be in a log nevertheless, as after any [`StoreError::Unavailable`]: its message id
+//! is known then, and those who follow are told to look.
 
 mod codec;
 mod disk;
+mod failure;
+mod files;
 mod followers;
 mod index;
 mod lock;
@@ -30,7 +37,8 @@ use zhttp::Cursor;
 
 pub use self::lock::DirectoryLock;
 
-use self::disk::{Disk, clock_ms};
+use self::disk::Disk;
+use self::files::{Files, clock_ms};
 use self::followers::Followers;
 use self::writer::{OPERATIONS_WAITING_MAX, Operation, Writer};
 use super::follow::{FOLLOW_QUEUE_EVENTS_MAX, FollowHandle, FollowStream, follow_halves};
@@ -82,6 +90,7 @@ impl EmbeddedStore {
             let disk = Arc::new(Disk::open(&directory)?);
             let followers = Arc::new(Followers::default());
             let writer = Writer::new(Arc::clone(&disk), Arc::clone(&followers), fsync);
+            let writer = writer.map_err(|failure| failure.told(&disk.name()));
             Ok((disk, followers, writer))
         });
         let opened = opened.await.map_err(|error| data(error.to_string()))?;
@@ -124,10 +133,10 @@ impl EmbeddedStore {
     /// Reads from the disk, where it may block.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Disk) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let disk = Arc::clone(&self.disk);
-        let reading = tokio::task::spawn_blocking(move || read(&disk));
+        let reading = tokio::task::spawn_blocking(move || disk.with(read));
         reading.await.map_err(|error| StoreError::Unavailable(format!("a read failed: {error}")))?
     }
 }
@@ -150,12 +159,12 @@ impl Store for EmbeddedStore {
         limits: RangeLimits,
     ) -> Result<Range, StoreError> {
         let channel = channel.clone();
-        self.read(move |disk| disk.range(&channel, after, limits)).await
+        self.read(move |files| files.range(&channel, after, limits)).await
     }
 
     async fn heads(&self, channels: &[ChannelName]) -> Result<Vec<Head>, StoreError> {
         let channels = channels.to_vec();
-        self.read(move |disk| disk.heads(&channels)).await
+        self.read(move |files| files.heads(&channels)).await
     }
 
     fn follow(&self) -> (FollowHandle, FollowStream) {

@@ -2,14 +2,21 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod full;
+
 use zhttp::Cursor;
 
 use super::codec::{self, OPEN_KEY};
-use super::disk::Space;
+use super::files::Space;
 use crate::store::contract::{
     ALL, append, end_event, event, event_with_id, eventually, head, kept, room,
 };
 use crate::store::*;
+
+/// How many keys there are in each keyspace.
+fn keys(store: &EmbeddedStore) -> [usize; 3] {
+    store.disk.with(|files| Ok::<_, StoreError>(files.keys())).unwrap()
+}
 
 async fn open(directory: &tempfile::TempDir, fsync: Fsync) -> EmbeddedStore {
     EmbeddedStore::open(directory.path(), fsync).await.unwrap()
@@ -84,7 +91,7 @@ async fn what_is_over_leaves_the_disk() {
     // channel, the channels' records (until their followers are told) with the floor of epochs
     // and the note that the files are open, and at most the message ids that were not over yet at the last append.
     eventually("the expired logs are removed", || async {
-        let [events, channels, messages] = store.disk.keys();
+        let [events, channels, messages] = keys(&store);
         events == 3 && channels == 23 && messages <= 5
     })
     .await;
@@ -92,9 +99,9 @@ async fn what_is_over_leaves_the_disk() {
         let channel = room(&format!("short-{number}"));
         assert!(store.delete(&channel, Some(Cursor::START)).await.unwrap());
     }
-    assert_eq!(store.disk.keys()[1], 3);
+    assert_eq!(keys(&store)[1], 3);
     assert!(store.delete(&channel, None).await.unwrap());
-    assert_eq!(store.disk.keys(), [0, 2, 0]);
+    assert_eq!(keys(&store), [0, 2, 0]);
     store.close().await.unwrap();
 }
 
@@ -140,7 +147,8 @@ async fn after_a_power_loss_no_id_is_used_twice() {
     let left = append(&store, &channel, event("left")).await;
     let quiet_left = append(&store, &quiet, event("left")).await;
     let note = codec::open_value("another boot");
-    store.disk.commit([((Space::Channels, OPEN_KEY.to_vec()), Some(note))].into(), true).unwrap();
+    let batch = [((Space::Channels, OPEN_KEY.to_vec()), Some(note))].into();
+    store.disk.with(|files| files.commit(batch, true)).unwrap();
     // What comes now is what the disk never got.
     let directory = killed(&directory);
     let lost = append(&store, &channel, event("lost")).await;

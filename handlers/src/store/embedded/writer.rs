@@ -5,8 +5,18 @@
 //! So the busier the store, the larger the groups, and one write (and with [`Fsync::Always`] one
 //! sync) serves them all. Disk calls block this thread and nobody else's.
 //!
-//! Between groups it syncs and sweeps when it is time. A failed write is final: what is on disk is
-//! then unknown, and only opening the files again can tell. Every later operation is refused.
+//! Between groups it syncs and sweeps when it is time.
+//!
+//! After a failed write what is on disk is unknown, and only opening the files again can tell. From
+//! then on every operation is refused ([`Health`]). If the disk was full, the writer looks from time
+//! to time whether there is room, opens the files again and begins anew with what it finds there,
+//! as a new process would. Its followers are told that they may have missed something: what was
+//! refused may be in the log all the same, and was never announced. After any other failure it
+//! stays so until somebody restarts the process.
+//!
+//! What is acknowledged was written before, and is found again. But if it was not synced yet, and
+//! the sync is what failed, the system may have dropped it: then logs begin new epochs, as after a
+//! power loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +26,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use zhttp::Cursor;
 
 use super::Fsync;
-use super::disk::{Disk, clock};
+use super::disk::Disk;
+use super::failure::Failure;
+use super::files::clock;
 use super::followers::Followers;
 use super::index::{Done, Index, Now};
 use crate::store::{
@@ -35,6 +47,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Channels that one sweep looks after before operations get their turn again. Each may have to
 /// remove a whole history.
 const SWEEP_CHANNELS_MAX: usize = 64;
+
+/// How long the writer waits before it looks again whether the disk has room. A disk that is full
+/// again at once costs a reading of the journals each time.
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
 
 type Answer<T> = oneshot::Sender<T>;
 
@@ -71,6 +87,23 @@ pub(super) enum Operation {
     },
 }
 
+impl Operation {
+    /// Answers that it cannot be done; for a `Close` returns the answer to be given afterwards.
+    fn refuse(self, why: &StoreError) -> Option<Answer<Result<(), StoreError>>> {
+        let why = why.clone();
+        // Whoever asked may be gone.
+        match self {
+            Operation::Append { answer, .. } => drop(answer.send(Err(why.into()))),
+            Operation::Delete { answer, .. } => drop(answer.send(Err(why))),
+            Operation::Idle { answer, .. } => drop(answer.send(Err(why))),
+            Operation::Lease { answer, .. } => drop(answer.send(Err(why))),
+            Operation::Ping { answer } => drop(answer.send(Err(why))),
+            Operation::Close { answer } => return Some(answer),
+        }
+        None
+    }
+}
+
 /// An answer that is given when the group is committed.
 enum Outcome {
     Append(ChannelName, Result<Done, AppendError>, Answer<Result<Appended, AppendError>>),
@@ -78,6 +111,30 @@ enum Outcome {
     Idle(Vec<Idle>, Answer<Result<Vec<Idle>, StoreError>>),
     Lease(bool, Answer<Result<bool, StoreError>>),
     Ping(Answer<Result<(), StoreError>>),
+}
+
+/// Whether anything can be written.
+enum Health {
+    Sound,
+    /// Not now; at that time it is tried again.
+    Full {
+        why: StoreError,
+        retry_at: Instant,
+    },
+    /// Not any more.
+    Broken {
+        why: StoreError,
+    },
+}
+
+impl Health {
+    /// What those are told who want something.
+    fn refusal(&self) -> Option<&StoreError> {
+        match self {
+            Health::Sound => None,
+            Health::Full { why, .. } | Health::Broken { why } => Some(why),
+        }
+    }
 }
 
 /// The thread's state.
@@ -88,12 +145,38 @@ pub(super) struct Writer {
     fsync: Fsync,
     /// Whether something was written since the last sync.
     unsynced: bool,
-    /// Why nothing can be written any more.
-    failed: Option<StoreError>,
+    /// Whether a sync may have failed that was to save what is acknowledged: then the system may
+    /// have dropped some of it.
+    is_doubtful: bool,
+    health: Health,
 }
 
 fn now() -> Now {
     Now { us: u64::try_from(clock().as_micros()).unwrap_or(u64::MAX) }
+}
+
+/// Takes up what is on disk. If it is doubtful, something acknowledged may be lost.
+pub(super) fn take_up(disk: &Disk, is_doubtful: bool) -> Result<Index, Failure> {
+    if is_doubtful {
+        disk.with(|files| files.mark_torn())?;
+    }
+    let remains = disk.with(|files| files.remains())?;
+    if remains.torn {
+        // The note stays as it is until every log has gone on or is over: should this process
+        // end before that, the next one must know it as well.
+        tracing::warn!("not all may be on the disk that was written; logs begin new epochs");
+    } else {
+        disk.with(|files| files.mark(true))?;
+    }
+    Ok(Index::new(now(), remains))
+}
+
+/// When it is that time; never, without one.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Writer {
@@ -102,17 +185,17 @@ impl Writer {
         disk: Arc<Disk>,
         followers: Arc<Followers>,
         fsync: Fsync,
-    ) -> Result<Self, StoreError> {
-        let remains = disk.remains()?;
-        if remains.torn {
-            // The note stays as it is until every log has gone on or is over: should this process
-            // end before that, the next one must know it as well.
-            tracing::warn!("the system went down over the data directory; logs begin new epochs");
-        } else {
-            disk.mark(true)?;
-        }
-        let index = Index::new(now(), remains);
-        Ok(Writer { disk, index, followers, fsync, unsynced: false, failed: None })
+    ) -> Result<Self, Failure> {
+        let index = take_up(&disk, false)?;
+        Ok(Writer {
+            disk,
+            index,
+            followers,
+            fsync,
+            unsynced: false,
+            is_doubtful: false,
+            health: Health::Sound,
+        })
     }
 
     /// Serves operations until it is told to close or nobody can ask any more.
@@ -126,21 +209,20 @@ impl Writer {
         let mut sync_at: Option<Instant> = None;
         let mut group = Vec::with_capacity(GROUP_OPERATIONS_MAX);
         let close = loop {
-            if self.unsynced && sync_at.is_none() {
+            if self.unsynced && sync_at.is_none() && self.health.refusal().is_none() {
                 sync_at = sync_interval.map(|interval| Instant::now() + interval);
             }
-            let sync_due = async {
-                match sync_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
+            let retry_at = match &self.health {
+                Health::Full { retry_at, .. } => Some(*retry_at),
+                Health::Sound | Health::Broken { .. } => None,
             };
             tokio::select! {
                 biased;
-                () = sync_due => {
+                () = reached(sync_at) => {
                     sync_at = None;
                     self.sync();
                 }
+                () = reached(retry_at) => self.restore(),
                 _ = sweeps.tick() => self.sweep(&mut sweeps),
                 count = operations.recv_many(&mut group, GROUP_OPERATIONS_MAX) => {
                     if count == 0 {
@@ -163,13 +245,13 @@ impl Writer {
     ) {
         drop(operations);
         self.sync();
-        if self.failed.is_none()
+        if self.health.refusal().is_none()
             && !self.index.is_torn()
-            && let Err(error) = self.disk.mark(false)
+            && let Err(failure) = self.disk.with(|files| files.mark(false))
         {
-            self.fail(error);
+            self.fail(&failure);
         }
-        let outcome = self.failed.take().map_or(Ok(()), Err);
+        let outcome = self.health.refusal().cloned().map_or(Ok(()), Err);
         drop(self);
         if let Some(answer) = answer {
             let _ = answer.send(outcome);
@@ -178,6 +260,9 @@ impl Writer {
 
     /// Carries out a group of operations; returns the answer to be given after a `Close`.
     fn group(&mut self, group: &mut Vec<Operation>) -> Option<Answer<Result<(), StoreError>>> {
+        if let Some(why) = self.health.refusal() {
+            return group.drain(..).filter_map(|operation| operation.refuse(why)).last();
+        }
         let now = now();
         let mut close = None;
         let mut outcomes = Vec::with_capacity(group.len());
@@ -213,7 +298,7 @@ impl Writer {
     /// Gives an answer, and announces what was done.
     fn answer(&self, outcome: Outcome) {
         // Whoever asked may be gone; what was done is done all the same.
-        let failed = self.failed.clone();
+        let failed = self.health.refusal().cloned();
         match outcome {
             Outcome::Append(channel, result, answer) => {
                 let result = match (failed, result) {
@@ -246,38 +331,78 @@ impl Writer {
         }
     }
 
-    /// Writes what the index wants written, unless writing failed before.
+    /// Writes what the index wants written.
     fn commit(&mut self) {
         let batch = self.index.take_batch();
-        if batch.is_empty() || self.failed.is_some() {
+        if batch.is_empty() {
             return;
         }
         let sync = self.fsync == Fsync::Always;
-        match self.disk.commit(batch, sync) {
+        match self.disk.with(|files| files.commit(batch, sync)) {
             Ok(()) => self.unsynced |= !sync,
-            Err(error) => self.fail(error),
+            Err(failure) => self.fail(&failure),
         }
     }
 
     fn sync(&mut self) {
-        if !self.unsynced || self.failed.is_some() {
+        if !self.unsynced || self.health.refusal().is_some() {
             return;
         }
-        self.unsynced = false;
-        if let Err(error) = self.disk.sync() {
-            self.fail(error);
+        match self.disk.with(|files| files.sync()) {
+            Ok(()) => self.unsynced = false,
+            Err(failure) => {
+                self.is_doubtful = true;
+                self.fail(&failure);
+            }
         }
     }
 
     fn sweep(&mut self, sweeps: &mut tokio::time::Interval) {
+        if self.health.refusal().is_some() {
+            return;
+        }
+        // Found out now, before somebody wants to append.
+        if let Err(failure) = self.disk.with(|files| files.check()) {
+            return self.fail(&failure);
+        }
         if self.index.sweep(now(), SWEEP_CHANNELS_MAX) {
             sweeps.reset_after(Duration::from_millis(1));
         }
         self.commit();
     }
 
-    fn fail(&mut self, error: StoreError) {
-        tracing::error!(%error, "the embedded store cannot be written any more; restart it");
-        self.failed = Some(error);
+    /// Goes on, if there is room.
+    fn restore(&mut self) {
+        let opened = self.disk.find_room().and_then(|()| self.disk.reopen());
+        if let Err(failure) = opened {
+            // Whatever it is, nothing was written that could be lost.
+            tracing::debug!(?failure, "the embedded store cannot go on yet");
+            let why = failure.told(&self.disk.name());
+            self.health = Health::Full { why, retry_at: Instant::now() + ROOM_INTERVAL };
+            return;
+        }
+        match take_up(&self.disk, self.is_doubtful) {
+            Ok(index) => {
+                self.index = index;
+                (self.unsynced, self.is_doubtful) = (false, false);
+                self.health = Health::Sound;
+                self.followers.announce_unseen();
+                tracing::warn!("the embedded store has room again, and goes on");
+            }
+            Err(failure) => self.fail(&failure),
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        // `fjall` syncs as well.
+        self.is_doubtful |= self.unsynced && matches!(failure, Failure::Background);
+        let why = failure.told(&self.disk.name());
+        self.health = if failure.passes() {
+            tracing::error!(error = %why, "the embedded store takes nothing until there is room");
+            Health::Full { why, retry_at: Instant::now() + ROOM_INTERVAL }
+        } else {
+            tracing::error!(error = %why, "the embedded store cannot be written any more; restart it");
+            Health::Broken { why }
+        };
     }
 }

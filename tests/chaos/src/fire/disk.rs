@@ -11,9 +11,9 @@ const SIZE: &str = "size=512m";
 /// Bytes that are written at a time to fill it.
 const BALLAST_BYTES: usize = 1 << 20;
 
-/// A disk, which goes with the value.
+/// A small disk, which goes with the value.
 #[derive(Debug)]
-pub(crate) struct Disk(PathBuf);
+pub struct Disk(PathBuf);
 
 impl Disk {
     /// Mounts one there.
@@ -21,7 +21,7 @@ impl Disk {
     /// # Errors
     ///
     /// It is not permitted, or mount(8) is missing.
-    pub(crate) fn mount(at: &Path) -> io::Result<Self> {
+    pub fn mount(at: &Path) -> io::Result<Self> {
         let mut mount = Command::new("mount");
         let output = mount.args(["-t", "tmpfs", "-o", SIZE, "forebay-fire"]).arg(at).output()?;
         if output.status.success() {
@@ -32,7 +32,11 @@ impl Disk {
     }
 
     /// Fills it to the last byte.
-    pub(crate) fn fill(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// What the system said, but for there being no more room.
+    pub fn fill(&self) -> io::Result<()> {
         let mut file = File::create(self.ballast())?;
         let ballast = vec![0; BALLAST_BYTES];
         // The last piece is written as far as it fits.
@@ -47,7 +51,11 @@ impl Disk {
     }
 
     /// Makes room again.
-    pub(crate) fn empty(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// It was not filled.
+    pub fn empty(&self) -> io::Result<()> {
         std::fs::remove_file(self.ballast())
     }
 

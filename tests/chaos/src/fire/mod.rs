@@ -38,6 +38,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+pub use disk::Disk;
 pub use plan::Kind;
 pub use report::{FireReport, markdown};
 pub use store::StoreKind;

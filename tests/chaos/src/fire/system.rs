@@ -41,7 +41,6 @@ const HANDLER_NAMES: [&str; 2] = ["a", "b"];
 /// All processes.
 #[derive(Debug)]
 pub(crate) struct System {
-    dir: TempDir,
     pub(crate) kind: StoreKind,
     /// Where quick clients and publishers connect, and slow ones.
     pub(crate) address: Address,
@@ -60,6 +59,8 @@ pub(crate) struct System {
     /// Keeps the port: with `SO_REUSEPORT` only who sets it too can bind it.
     _reservation: Socket,
     keys: DevKeys,
+    // Removed last, when the disk is no longer mounted in it.
+    dir: TempDir,
 }
 
 impl System {
