@@ -27,6 +27,8 @@ struct Slot {
     generation: u32,
     /// The client sends no more than what is there to be read.
     is_read_closed: bool,
+    /// It takes bytes again, and waits for its turn.
+    is_writable: bool,
     stream: Stream,
 }
 
@@ -34,6 +36,8 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     slots: Vec<Option<Slot>>,
+    /// What all sockets together have taken.
+    written_bytes: u64,
 }
 
 impl Sockets {
@@ -54,7 +58,8 @@ impl Sockets {
             self.slots.resize_with(index + 1, || None);
         }
         let generation = key.generation;
-        self.slots[index] = Some(Slot { generation, is_read_closed: false, stream });
+        self.slots[index] =
+            Some(Slot { generation, is_read_closed: false, is_writable: false, stream });
         Ok(())
     }
 
@@ -82,11 +87,28 @@ impl Sockets {
         }
     }
 
+    /// Bytes that were written to any of them, since the start.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
     /// Sends no more on a connection.
     pub(crate) fn shutdown(&mut self, key: Key) {
         if let Some(slot) = self.get(key) {
             // If it is gone already, so will be what reads from it.
             let _ = slot.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// The socket takes bytes again. Says whether its connection is to be put among those that wait for their turn.
+    pub(crate) fn handle_writable(&mut self, key: Key) -> bool {
+        self.get(key).is_some_and(|slot| !std::mem::replace(&mut slot.is_writable, true))
+    }
+
+    /// The connection has its turn.
+    pub(crate) fn handle_flushing(&mut self, key: Key) {
+        if let Some(slot) = self.get(key) {
+            slot.is_writable = false;
         }
     }
 
@@ -115,7 +137,10 @@ impl Transport for Sockets {
         let slot = self.get(key)?;
         loop {
             match slot.stream.write_vectored(slices) {
-                Ok(bytes) => return Some(bytes),
+                Ok(bytes) => {
+                    self.written_bytes += bytes as u64;
+                    return Some(bytes);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(0),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return None,

@@ -1,9 +1,13 @@
 //! A worker's thread: turns mio and the [`Worker`] machine.
 //!
 //! One turn: wait for sockets, the hub or a deadline; read what came, at most
-//! [`READS_PER_TURN`] times for a connection; pass on what the hub said; let time pass; deliver a slice
-//! of the events that are due; do what the machine says; hand the hub its batch. Sockets are watched
-//! edge-triggered, both ways, from accept to close, so that an idle connection costs no system call.
+//! [`READS_PER_TURN`] times for a connection; pass on what the hub said; let time pass; write a
+//! slice of what waits for those who take bytes again; deliver a slice of the events that are due; do what the machine
+//! says; hand the hub its batch. Sockets are watched edge-triggered, both ways, from accept to close, so that an
+//! idle connection costs no system call.
+//!
+//! Slices are of bytes, as copying them is what takes the time: when a thousand slow clients read on at
+//! once there are 64 MiB to be written, and events for all others must not wait behind them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,8 +40,13 @@ const READS_PER_TURN: usize = 8;
 /// Connections accepted in one turn by each listener.
 const ACCEPTS_PER_TURN: usize = 256;
 
-/// Writes of events in one turn: some milliseconds, so that other connections have their turn.
+/// Writes of events in one turn: some milliseconds, so that other connections have their turn. (Large ones are fewer: the
+/// machine counts their bytes.)
 const DELIVERIES_PER_TURN: usize = 512;
+
+/// Bytes that are written in one turn to connections that take bytes again, and what the last of them takes more: less
+/// than a millisecond. The others wait for the next one.
+const FLUSHED_BYTES_PER_TURN: u64 = 128 * 1024;
 
 /// When so much came of what clients sent in one turn, the rest of it is read in the next: 8 MiB of bodies, at the
 /// default `--buffer-size`.
@@ -146,6 +155,8 @@ pub(crate) struct WorkerLoop {
     from_hub: VecDeque<forebay_core::hub::FromHub>,
     /// Connections that may be read without waiting for the socket to say so.
     readable: VecDeque<Key>,
+    /// Connections that take bytes again, each once.
+    writable: VecDeque<Key>,
     /// By listener.
     acceptances: Vec<Acceptance>,
     is_congested: bool,
@@ -188,6 +199,7 @@ impl WorkerLoop {
             to_hub: VecDeque::new(),
             from_hub: VecDeque::new(),
             readable: VecDeque::new(),
+            writable: VecDeque::new(),
             is_congested: false,
             is_draining: false,
             has_work: false,
@@ -235,7 +247,8 @@ impl WorkerLoop {
 
     /// How long nothing is due.
     fn timeout(&self) -> Option<Duration> {
-        let is_busy = self.has_work || !self.readable.is_empty() && !self.is_congested;
+        let may_read = !self.readable.is_empty() && !self.is_congested;
+        let is_busy = self.has_work || !self.writable.is_empty() || may_read;
         if is_busy || !self.queues.from_hub.may_sleep() {
             return Some(Duration::ZERO);
         }
@@ -262,9 +275,8 @@ impl WorkerLoop {
             self.machine.handle_error(key);
             return;
         }
-        if event.is_writable() {
-            let now_ms = self.clock.now_ms();
-            self.machine.handle_writable(now_ms, &mut self.sockets, key);
+        if event.is_writable() && self.sockets.handle_writable(key) {
+            self.writable.push_back(key);
         }
         if event.is_read_closed() {
             self.sockets.handle_read_closed(key);
@@ -302,6 +314,7 @@ impl WorkerLoop {
             self.machine.drain(now_ms, &mut self.sockets);
             self.shared.deaf_workers.fetch_add(1, Ordering::AcqRel);
         }
+        self.flush(now_ms);
         self.has_work = self.machine.handle_work(now_ms, &mut self.sockets, DELIVERIES_PER_TURN);
         self.handle_outputs();
         self.is_congested = self.queues.to_hub.put(&mut self.to_hub) > TO_HUB_MAX;
@@ -328,6 +341,16 @@ impl WorkerLoop {
                     self.resume_accepting();
                 }
             }
+        }
+    }
+
+    fn flush(&mut self, now_ms: u64) {
+        let until_bytes = self.sockets.written_bytes() + FLUSHED_BYTES_PER_TURN;
+        while self.sockets.written_bytes() < until_bytes
+            && let Some(key) = self.writable.pop_front()
+        {
+            self.sockets.handle_flushing(key);
+            self.machine.handle_writable(now_ms, &mut self.sockets, key);
         }
     }
 

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backlog;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod hold;

@@ -7,12 +7,14 @@
 //!
 //! A ring takes one block of the pool. When that is not enough it moves into a block of its own, of double the size
 //! (and double again), up to the `bytes_max` that the caller names *with each call*: the limit belongs to what is
-//! being done (reading a head, queueing for a slow client), not to the queue. Large blocks are not pooled, because
-//! they are rare and would otherwise stay at the size of the worst moment.
+//! being done (reading a head, or a body), not to the queue. Large blocks are not pooled, because they are rare and
+//! would otherwise stay at the size of the worst moment.
 //!
-//! Rejected: a rope of blocks (no contiguous view for the parsers, and a write takes more slices), one `Vec` for each
-//! connection (it keeps the capacity of its worst day), `bytes::BytesMut` (four words, and reclaims only when it feels
-//! like it).
+//! It is for what clients send, which parsers want in one piece. What waits for them is in a `Backlog` (`backlog.rs`),
+//! which takes no more than it needs.
+//!
+//! Rejected: a rope of blocks (no contiguous view for the parsers), one `Vec` for each connection (it keeps the
+//! capacity of its worst day), `bytes::BytesMut` (four words, and reclaims only when it feels like it).
 
 /// A free list of equally sized blocks. One for each worker: it is not shared between threads.
 #[derive(Debug)]

@@ -140,7 +140,9 @@ pub struct LimitArgs {
     #[arg(long, env = "FOREBAY_REQUEST_TARGET_MAX", value_name = "BYTES")]
     pub request_target_max: Option<usize>,
 
-    /// Unsent bytes at which a held connection falls behind until it has drained; memory for each slow client
+    /// Unsent bytes at which a held connection falls behind until it has drained. A slow client takes no more memory
+    /// than this, one delivery (64 KiB of events or one larger packet, and what frames each event) and two blocks of
+    /// --buffer-size
     #[arg(
         long,
         env = "FOREBAY_CLIENT_BACKLOG_MAX",

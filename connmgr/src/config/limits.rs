@@ -20,7 +20,7 @@ pub const BUFFER_SIZE_MIN: usize = 256;
 /// The largest `--buffer-size`, in bytes: what fits one message on the bus with its fields.
 pub const BUFFER_SIZE_MAX: usize = 8 * 1024 * 1024;
 
-/// The largest `--client-backlog-max`, in bytes. The ring that holds the backlog can be no larger.
+/// The largest `--client-backlog-max`, in bytes. Nobody means more.
 pub const CLIENT_BACKLOG_MAX: usize = 1 << 30;
 
 /// The smallest `--request-head-max`, in bytes. Less would not hold the head of a plain request of a browser.

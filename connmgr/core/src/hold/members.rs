@@ -19,6 +19,7 @@ use zhttp::Cursor;
 use zhttp::composite::HashedNames;
 use zhttp::hold::HoldChannel;
 
+use self::delivery::Slice;
 use super::channel::{Channel, FanoutLimits, Place};
 use super::run::Run;
 use super::{Fed, MissingRun, Want};
@@ -99,13 +100,11 @@ struct Hold {
     names: Option<Box<HashedNames>>,
 }
 
-/// Deliveries that are due.
+/// Deliveries that are due now. (Those to members behind have a list of their own.)
 #[derive(Debug)]
 enum Job {
     /// The fan-out of this channel goes on.
     Fanout(Key),
-    /// Members behind in this channel may go on.
-    Catchup(Key),
     /// This hold has got the end of all its channels, unless one was added since.
     Finish(HoldKey),
 }
@@ -120,8 +119,9 @@ pub struct Members {
     members: Slab<Member>,
     holds: Slab<Hold>,
     jobs: VecDeque<Job>,
-    /// How many members the first job has looked at in its turn.
-    slice_members: u32,
+    /// Channels in which members behind may go on.
+    catchups: VecDeque<Key>,
+    slice: Slice,
     /// Channels that may need a range.
     unsettled: VecDeque<Key>,
     outputs: VecDeque<Want>,
@@ -145,7 +145,8 @@ impl Members {
             members: Slab::default(),
             holds: Slab::default(),
             jobs: VecDeque::new(),
-            slice_members: 0,
+            catchups: VecDeque::new(),
+            slice: Slice::default(),
             unsettled: VecDeque::new(),
             outputs: VecDeque::new(),
             retries: BTreeSet::new(),
@@ -297,7 +298,7 @@ impl Members {
         self.channels[key.index].enqueue(run);
         self.handle_answer(key, |after| run.index_after(after).is_some());
         if self.channels[key.index].catch_up(run) {
-            self.jobs.push_back(Job::Catchup(key));
+            self.catchups.push_back(key);
         }
         self.settle(key);
     }
@@ -322,7 +323,7 @@ impl Members {
             }
         }
         if self.channels[key.index].catch_up_gap(gap) {
-            self.jobs.push_back(Job::Catchup(key));
+            self.catchups.push_back(key);
         }
         self.settle(key);
     }

@@ -1,6 +1,7 @@
 //! What the worker keeps for a connection. The idle states decide the size of the entry: anything
 //! large is boxed.
 
+use crate::backlog::Backlog;
 use crate::hold::HoldKey;
 use crate::http1::{BodyDecoder, BodyEncoder, HeadScanner, Version};
 use crate::hub::HandlerId;
@@ -19,7 +20,7 @@ pub(super) struct Connection {
     /// What came and was not used yet.
     pub(super) input: Ring,
     /// What is to be sent and was not taken yet.
-    pub(super) output: Ring,
+    pub(super) output: Backlog,
     pub(super) timer: Option<TimerId>,
     /// The client has said that it sends nothing more, and all that it sent was read.
     pub(super) eof: bool,
@@ -35,7 +36,7 @@ impl Connection {
             state: State::Reading(Reading::new(now_ms)),
             mode,
             input: Ring::new(),
-            output: Ring::new(),
+            output: Backlog::new(),
             timer: None,
             eof: false,
             is_read_closed: false,
@@ -211,7 +212,7 @@ mod tests {
     /// A growth here is a growth of every idle connection: change the numbers only on purpose.
     #[test]
     fn idle_connections_are_small() {
-        assert_eq!(size_of::<Connection>(), 88);
+        assert_eq!(size_of::<Connection>(), 72);
         assert_eq!(size_of::<Held>(), 96);
     }
 }

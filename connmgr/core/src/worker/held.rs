@@ -98,7 +98,8 @@ impl Worker {
             | Kind::Heads
             | Kind::Closed => {
                 let name = packet.kind.name();
-                return self.refuse_packet(packet.from, format!("a held connection takes no {name}"));
+                return self
+                    .refuse_packet(packet.from, format!("a held connection takes no {name}"));
             }
         };
         if let Err(error) = result {

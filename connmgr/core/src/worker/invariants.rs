@@ -50,6 +50,8 @@ impl Worker {
         let timer = connection.timer.expect("a connection has a timer");
         assert!(self.wheel.is_armed(timer), "the timer of {key:?} runs");
         assert!(connection.output.len() <= self.output_bytes_max(), "unsent bytes are bounded");
+        let blocks_max = connection.output.len() + 2 * self.pool.block_bytes();
+        assert!(connection.output.capacity() < blocks_max, "so is their memory");
         let input_bytes_max =
             self.config.head.head_bytes_max.max(self.config.buffer_bytes as usize);
         assert!(connection.input.len() <= input_bytes_max, "bytes read ahead are bounded");

@@ -64,6 +64,11 @@ const BLOCKS_KEPT_MAX: usize = 64;
 /// Timers that fire or move in one turn.
 const TIMER_STEPS_PER_TURN: usize = 1000;
 
+/// Bytes of events that are delivered in one turn, and what the last delivery has more: less than a millisecond, after
+/// which the worker looks at what came meanwhile. (The kernel does most of what it takes a client to receive within
+/// the write.)
+const DELIVERED_BYTES_PER_TURN: usize = 256 * 1024;
+
 /// Sockets, or a model of them.
 pub trait Transport {
     /// Writes what fits of these slices to the connection, without blocking. Says how many bytes
@@ -121,7 +126,8 @@ pub struct WorkerConfig {
     pub body_bytes_max: usize,
     /// How large a request head may be.
     pub head: HeadLimits,
-    /// Bytes that may wait for a held client before it is given no more.
+    /// Bytes that may wait for a held client before it is given no more. Its memory is at most that, one delivery
+    /// ([`FanoutLimits::write_bytes_max`] and framing, or one larger packet), and two blocks of `buffer_bytes`.
     pub client_backlog_bytes_max: usize,
     /// When to give up.
     pub timeouts: TimeoutConfig,
@@ -503,7 +509,7 @@ impl Worker {
         self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet: out.into() }));
     }
 
-    /// Delivers events to members, at most `deliveries_max` writes, and goes on with a drain. Says
+    /// Delivers events to members, at most `deliveries_max` writes and some 256 KiB, and goes on with a drain. Says
     /// whether there is more to do.
     pub fn handle_work(
         &mut self,
@@ -511,9 +517,14 @@ impl Worker {
         transport: &mut impl Transport,
         deliveries_max: usize,
     ) -> bool {
+        let mut bytes = 0;
         for _ in 0..deliveries_max {
             let Some(delivery) = self.members.poll_delivery() else { break };
             self.deliver(now_ms, transport, &delivery);
+            bytes += delivery.bytes.as_ref().len();
+            if bytes >= DELIVERED_BYTES_PER_TURN {
+                break;
+            }
         }
         if !self.undrained.is_empty() {
             self.drain_on(now_ms, transport);

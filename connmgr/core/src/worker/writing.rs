@@ -1,6 +1,6 @@
 //! What goes to clients, and how connections end.
 //!
-//! Bytes go straight to the socket as far as it takes them; the rest waits in the connection's ring.
+//! Bytes go straight to the socket as far as it takes them; the rest waits in the connection's [`Backlog`](crate::backlog).
 //! A connection that is to end first lets the client have what was written ([`Worker::finish`]), or
 //! ends at once ([`Worker::close`], the only way out of the table).
 
@@ -28,6 +28,9 @@ const STOPPING: ErrorResponse<'_> =
 
 /// Slices of one write: framing, content, framing.
 pub(super) const SLICES_MAX: usize = 3;
+
+/// Blocks of a backlog that are written at once: all of it, at the usual sizes. More takes more writes.
+const FLUSH_SLICES_MAX: usize = 16;
 
 impl Worker {
     /// Bytes that may wait for one client.
@@ -86,8 +89,13 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let before = connection.output.len();
         while !connection.output.is_empty() {
-            let (first, second) = connection.output.slices();
-            match transport.write(key, &[IoSlice::new(first), IoSlice::new(second)]) {
+            let mut slices = [IoSlice::new(&[]); FLUSH_SLICES_MAX];
+            let mut count = 0;
+            for (place, slice) in slices.iter_mut().zip(connection.output.slices()) {
+                *place = IoSlice::new(slice);
+                count += 1;
+            }
+            match transport.write(key, &slices[..count]) {
                 None => return self.close(key, CloseReason::Failed),
                 Some(0) => break,
                 Some(bytes) => connection.output.consume(&mut self.pool, bytes),

@@ -1,4 +1,9 @@
-//! What is written next: fan-outs a slice at a time, catch-ups, and gaps.
+//! What is written next: fan-outs and catch-ups, a slice at a time, and gaps.
+//!
+//! What is new goes to those who keep up at once; what is old goes to those who are behind, who wait already. A write of
+//! the first kind is an event, one of the second up to 64 KiB: a thousand clients that come back from a pause would
+//! hold up all others for as long as 64 MiB take. So fan-outs go first, and catch-ups get what is left, but
+//! a slice after each [`FANOUTS_PER_CATCHUP`] slices of fan-outs at least. Among their kind channels take turns.
 
 use std::rc::Rc;
 
@@ -16,71 +21,114 @@ use crate::slab::{Key, NONE};
 /// Members that one job looks at before another has its turn, those who get nothing among them.
 const SLICE_MEMBERS: u32 = 64;
 
+/// Bytes that one job writes before another has its turn, and what the write has more that passes this: a tenth of a
+/// millisecond of copying.
+const SLICE_BYTES: usize = 128 * 1024;
+
+/// Slices of fan-outs after which a catch-up has one, however many fan-outs there are.
+const FANOUTS_PER_CATCHUP: u32 = 8;
+
+/// Whose turn it is, and how much of it is used up.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    is_catchup: bool,
+    members: u32,
+    bytes: usize,
+    /// Slices of fan-outs since the last one of a catch-up.
+    fanouts: u32,
+}
+
 /// What a job did.
 enum Step {
     /// It wrote to a member.
     Write(Delivery),
     /// It looked at a member who gets nothing.
     Pass,
-    /// It is done with this channel.
-    Over(Key),
+    /// It did its last write.
+    Last(Delivery),
+    /// It is done, with this channel if it was one's.
+    Over(Option<Key>),
 }
 
 impl Members {
     /// Whether [`Members::poll_delivery`] has something to say.
     pub fn has_deliveries(&self) -> bool {
-        !self.jobs.is_empty()
+        !self.jobs.is_empty() || !self.catchups.is_empty()
     }
 
     /// What to write next. If the connection takes nothing more after it, say so before the next
     /// call. `None` when nothing is due.
     pub fn poll_delivery(&mut self) -> Option<Delivery> {
-        loop {
-            let step = match self.jobs.front()? {
-                Job::Fanout(channel) => self.step_fanout(*channel),
-                Job::Catchup(channel) => self.step_catchup(*channel),
-                Job::Finish(hold) => {
-                    let delivery = self.deliver_end(*hold);
-                    self.end_turn();
-                    self.jobs.pop_front();
-                    if delivery.is_some() {
-                        return delivery;
-                    }
-                    continue;
-                }
+        while self.has_deliveries() {
+            self.choose_kind();
+            let step = match (self.slice.is_catchup, self.jobs.front()) {
+                (true, _) | (false, None) => self.step_catchup(*self.catchups.front()?),
+                (false, Some(Job::Fanout(channel))) => self.step_fanout(*channel),
+                (false, Some(Job::Finish(hold))) => match self.deliver_end(*hold) {
+                    Some(delivery) => Step::Last(delivery),
+                    None => Step::Over(None),
+                },
             };
             match step {
                 Step::Write(delivery) => {
-                    self.count_step();
+                    self.count_step(delivery.bytes.as_ref().len());
                     return Some(delivery);
                 }
-                Step::Pass => self.count_step(),
+                Step::Pass => self.count_step(0),
+                Step::Last(delivery) => {
+                    self.end_job();
+                    return Some(delivery);
+                }
                 Step::Over(channel) => {
-                    self.end_turn();
-                    self.jobs.pop_front();
-                    self.settle(channel);
+                    self.end_job();
+                    channel.into_iter().for_each(|channel| self.settle(channel));
                 }
             }
         }
+        None
     }
 
-    /// Lets another job have its turn if the slice of the first is over.
-    fn count_step(&mut self) {
-        self.slice_members += 1;
-        if self.slice_members >= SLICE_MEMBERS {
-            self.end_turn();
+    /// Decides whether a fan-out or a catch-up is next. A slice that has begun goes on.
+    fn choose_kind(&mut self) {
+        let slice = &mut self.slice;
+        let goes_on = slice.members > 0;
+        let is_due = if goes_on { slice.is_catchup } else { slice.fanouts >= FANOUTS_PER_CATCHUP };
+        slice.is_catchup = self.jobs.is_empty() || is_due && !self.catchups.is_empty();
+    }
+
+    /// Lets another job have its turn if the slice of this one is over.
+    fn count_step(&mut self, bytes: usize) {
+        self.slice.members += 1;
+        self.slice.bytes += bytes;
+        if self.slice.members < SLICE_MEMBERS && self.slice.bytes < SLICE_BYTES {
+            return;
+        }
+        if self.slice.is_catchup {
+            self.catchups.rotate_left(1);
+        } else {
             self.jobs.rotate_left(1);
         }
+        self.end_slice();
     }
 
-    fn end_turn(&mut self) {
-        self.slice_members = 0;
+    fn end_job(&mut self) {
+        if self.slice.is_catchup {
+            self.catchups.pop_front();
+        } else {
+            self.jobs.pop_front();
+        }
+        self.end_slice();
+    }
+
+    fn end_slice(&mut self) {
+        let fanouts = if self.slice.is_catchup { 0 } else { self.slice.fanouts.saturating_add(1) };
+        self.slice = Slice { fanouts, ..Slice::default() };
     }
 
     fn step_fanout(&mut self, key: Key) -> Step {
         let fanout = self.channels.get_mut(key).and_then(|channel| channel.fanout.as_mut());
-        let Some(fanout) = fanout else { return Step::Over(key) };
-        let Some(index) = fanout.due.pop() else { return Step::Over(key) };
+        let Some(fanout) = fanout else { return Step::Over(Some(key)) };
+        let Some(index) = fanout.due.pop() else { return Step::Over(Some(key)) };
         let (from, batch) = (fanout.from, Rc::clone(&fanout.batch));
         let member = &mut self.members[index];
         if self.holds[member.hold].blocked {
@@ -92,7 +140,7 @@ impl Members {
     }
 
     fn step_catchup(&mut self, key: Key) -> Step {
-        let Some(channel) = self.channels.get_mut(key) else { return Step::Over(key) };
+        let Some(channel) = self.channels.get_mut(key) else { return Step::Over(Some(key)) };
         match channel.catchups.next(&channel.behind) {
             Next::Events(index, batch, entry) => {
                 self.displace(index);
@@ -101,7 +149,7 @@ impl Members {
             }
             Next::Gap(index, cursor, gap) => Step::Write(self.deliver_gap((index, cursor), &gap)),
             Next::Nobody => Step::Pass,
-            Next::Nothing => Step::Over(key),
+            Next::Nothing => Step::Over(Some(key)),
         }
     }
 

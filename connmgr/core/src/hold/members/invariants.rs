@@ -22,13 +22,8 @@ impl Members {
         }
         assert_eq!(members, self.members.len(), "each member is in one hold");
         let mut jobs: BTreeMap<Key, u32> = BTreeMap::new();
-        for job in &self.jobs {
-            match job {
-                Job::Catchup(channel) => {
-                    *jobs.entry(*channel).or_default() += 1;
-                }
-                Job::Fanout(_) | Job::Finish(_) => {}
-            }
+        for channel in &self.catchups {
+            *jobs.entry(*channel).or_default() += 1;
         }
         for key in self.channels.keys() {
             let channel = &self.channels[key.index];

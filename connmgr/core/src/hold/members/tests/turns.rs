@@ -94,13 +94,49 @@ fn a_crowd_that_comes_back_does_not_hold_up_another_channel() {
     head(&mut members, "o:a", at(2));
     head(&mut members, "o:b", at(0));
     events(&mut members, "o:a", 0, 2, false);
-    events(&mut members, "o:b", 0, 1, false);
     holds[..100].iter().for_each(|hold| members.close(*hold));
-    let first: Vec<_> = (0..65).map(|_| next(&mut members).unwrap()).collect();
-    assert_eq!(first[64], got(5000, "5-1"), "after a slice, whoever left");
+    next(&mut members).unwrap();
+    events(&mut members, "o:b", 0, 1, false);
+    let first: Vec<_> = (0..64).map(|_| next(&mut members).unwrap()).collect();
+    assert_eq!(first[63], got(5000, "5-1"), "after a slice, whoever left");
+    events(&mut members, "o:b", 1, 1, false);
+    assert_eq!(next(&mut members), Some(got(5000, "5-2")), "what is new goes first");
     let rest = all(&mut members);
     assert_eq!(rest.len(), 900 - 64);
     assert!(rest.iter().all(|(_, said, _)| said == "5-1 5-2"));
+}
+
+#[test]
+fn large_writes_make_short_slices() {
+    let mut members = members();
+    for index in 0..9 {
+        open(&mut members, index, &[("o:a", at(0))]);
+    }
+    open(&mut members, 5000, &[("o:b", at(0))]);
+    head(&mut members, "o:a", at(4000));
+    head(&mut members, "o:b", at(0));
+    // With their framing more than a slice.
+    events(&mut members, "o:a", 0, 4000, false);
+    assert_eq!(next(&mut members).unwrap().0, 0);
+    events(&mut members, "o:b", 0, 1, false);
+    assert_eq!(next(&mut members), Some(got(5000, "5-1")));
+    assert_eq!(all(&mut members).len(), 8);
+}
+
+#[test]
+fn who_is_behind_has_a_turn_between_busy_channels() {
+    let mut members = members();
+    let rooms: Vec<String> = (0..20).map(|number| format!("o:{number}")).collect();
+    for (index, room) in (0..).zip(&rooms) {
+        open(&mut members, index, &[(room, at(0))]);
+        head(&mut members, room, at(0));
+    }
+    open(&mut members, 5000, &[("o:a", at(0))]);
+    head(&mut members, "o:a", at(1));
+    events(&mut members, "o:a", 0, 1, false);
+    rooms.iter().for_each(|room| events(&mut members, room, 0, 1, false));
+    let place = all(&mut members).iter().position(|(index, ..)| *index == 5000);
+    assert_eq!(place, Some(8), "after as many of the others");
 }
 
 #[test]
