@@ -13,10 +13,8 @@ use forebay_chaos::{Herd, run_herd};
 async fn a_herd_comes_back_and_the_store_hardly_notices() {
     let options = Herd {
         forebay: PathBuf::from(env!("CARGO_BIN_EXE_forebay")),
-        // Few, as their tokens are checked by code that is not optimised here, which takes the handlers all
-        // their time; and all in one channel, so that a read for each of them would be too much.
-        clients: 64,
-        channels: 1,
+        clients: 300,
+        channels: 10,
         interval_ms: 250,
         spread_ms: 200,
     };

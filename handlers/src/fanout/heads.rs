@@ -29,7 +29,8 @@ use crate::store::{ChannelName, Head, Store, StoreError};
 const PACE_BURST: u32 = 4;
 
 /// Time between further reads of that channel, and the longest time that a caller waits for its turn: a pause that
-/// nobody notices. A crowd that comes within two seconds costs its channel 24 reads, whether it is a hundred or a million.
+/// nobody notices. A crowd that comes within two seconds costs its channel at most 24 reads by each handler, however
+/// large it is.
 const PACE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Paces that are remembered before those that are over are forgotten. About 150 bytes each.

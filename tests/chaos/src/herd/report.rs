@@ -21,7 +21,7 @@ use crate::slow_and_herd::{markdown, mebibytes, seconds};
 
 /// What `handlers/src/fanout/heads.rs` says of the reads of a channel's head.
 const PACE_BURST: u64 = 4;
-const PACE_INTERVAL_US: u64 = 250_000;
+const PACE_INTERVAL_US: u64 = 100_000;
 
 /// Handlers of a run.
 const HANDLERS: u64 = 2;
@@ -84,9 +84,10 @@ impl Phase {
         self.calls("hmget").saturating_sub(appends)
     }
 
-    /// How many there may be for each channel.
+    /// How many there may be for each channel. Heads are read for those who connect, so not for longer than they do.
     fn reads_max(&self) -> u64 {
-        HANDLERS * (PACE_BURST + self.took_us.div_ceil(PACE_INTERVAL_US)) + RANGES_MAX
+        let heads = PACE_BURST + self.connected_us.div_ceil(PACE_INTERVAL_US);
+        HANDLERS * heads + RANGES_MAX
     }
 }
 

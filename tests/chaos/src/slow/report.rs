@@ -1,11 +1,12 @@
 //! What the slow readers came to: memory, times, and what each got.
 //!
-//! **The bound of memory.** `--client-backlog-max` bytes may wait for a held connection; the delivery that
-//! passes this limit is taken whole, and is at most a range of [`DELIVERY_BYTES`]. They wait in a ring that
-//! grows by doubling. So a slow client costs at most the power of two at or above the sum of both, and the
-//! edge that many times the slow clients, and [`SHARED_BYTES`] for what all share: the tails of two
-//! channels (`--tail-bytes`), 64 ranges in flight, and the queues between threads. Memory of the kernel's
-//! sockets is not the edge's, and is only shown.
+//! **The bound of memory.** It is the one that `--client-backlog-max` states. So many bytes may wait for a
+//! held connection; the delivery that passes this limit is taken whole, and is at most [`DELIVERY_BYTES`].
+//! They wait in blocks of [`BLOCK_BYTES`] (`--buffer-size`), of which the first and the last may be used in
+//! part. So a slow client costs at most the sum of both and two blocks, and [`ENTRY_BYTES`] for being
+//! there at all; and the edge that many times the slow clients, and [`SHARED_BYTES`] for what all share: the
+//! tails of two channels (`--tail-bytes`), 64 ranges in flight, and the queues between threads. Memory of the
+//! kernel's sockets is not the edge's, and is only shown.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,9 +21,15 @@ use crate::slow_and_herd::system::Load;
 use crate::slow_and_herd::transcript::{BlockNumber, Entry, Transcript, What, id_of};
 use crate::slow_and_herd::{markdown, mebibytes, milliseconds, quantile_us, seconds};
 
-/// Bytes of the largest delivery to a client that is behind: a range as the edge asks for it, and the
-/// framing of its events.
-const DELIVERY_BYTES: u64 = 64 * 1024 + 16 * 1024;
+/// Bytes of the largest delivery to a client that is behind: a range as the edge asks for it, and what frames
+/// its events, each of which has more than 1 KiB: its type and its id.
+const DELIVERY_BYTES: u64 = 64 * 1024 + 64 * 64;
+
+/// Bytes of a block, with what the allocator keeps beside it and what finds it.
+const BLOCK_BYTES: u64 = 8 * 1024 + 48;
+
+/// Bytes of a held connection for which nothing waits: twice what `scripts/idle-memory` says.
+const ENTRY_BYTES: u64 = 1024;
 
 /// Bytes that the edge may take more under this load, whoever is slow.
 const SHARED_BYTES: u64 = 16 * 1024 * 1024;
@@ -111,7 +118,9 @@ impl Run {
         options: &SlowReaders,
         (measured, judgement): (Measured, Judgement),
     ) -> Self {
-        let of_each = (options.client_backlog_max + DELIVERY_BYTES).next_power_of_two();
+        let waiting = options.client_backlog_max + DELIVERY_BYTES;
+        let blocks = waiting.div_ceil(8 * 1024) + 2;
+        let of_each = ENTRY_BYTES + blocks * BLOCK_BYTES;
         let slow_clients = options.slow as u64;
         Run {
             name,
@@ -261,7 +270,10 @@ impl Run {
             ("after".to_owned(), mebibytes(read_on.resident_bytes)),
             ("for each slow client, while slow".to_owned(), of_each(slow_grown)),
             ("for each slow client, at most".to_owned(), of_each(self.grown_bytes())),
-            ("bound for each".to_owned(), of_each(self.bounds.0 * self.slow_clients)),
+            (
+                "bound for each, besides what all share".to_owned(),
+                of_each(self.bounds.0 * self.slow_clients),
+            ),
             ("bound for all".to_owned(), mebibytes(self.bounds.1)),
             ("kernel's sockets, more by".to_owned(), mebibytes(kernel)),
         ];
