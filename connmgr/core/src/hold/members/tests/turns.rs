@@ -218,3 +218,19 @@ fn a_catch_up_that_is_over_has_no_turn_left() {
     }
     assert_eq!(all(&mut members).len(), 64);
 }
+
+#[test]
+fn what_gathers_for_one_write_is_bounded() {
+    let config = MembersConfig { seed: 0, range_retry_ms: RETRY_MS };
+    // Each event has five bytes.
+    let limits = FanoutLimits { write_bytes_max: 11, ..FanoutLimits::default() };
+    let mut members = Members::with_fanout_limits(config, limits);
+    open(&mut members, 1, &[("o:a", at(0))]);
+    wants(&mut members, 0);
+    head(&mut members, "o:a", at(0));
+    for after in 0..6 {
+        events(&mut members, "o:a", after, 1, false);
+    }
+    let writes = ["5-1", "5-2 5-3", "5-4 5-5", "5-6"];
+    assert_eq!(all(&mut members), writes.map(|text| got(1, text)));
+}
