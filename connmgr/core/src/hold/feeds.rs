@@ -85,12 +85,20 @@ struct Channel {
     known: Option<Cursor>,
     /// It is here, and an END.
     has_end: bool,
+    /// The last such event of which the feeder was told because it named an older one.
+    doubted: Option<Cursor>,
     tail: Tail,
     /// Ranges on their way, by the cursor they follow.
     ranges: BTreeMap<Cursor, RangeState>,
 }
 
 impl Channel {
+    /// Whether the log is shorter than it was, for all that its feeder can know, who does not know how long it was.
+    fn must_doubt(&self, from: &[u8], head: Cursor) -> bool {
+        let is_shorter = Some(head) < self.known && !self.has_end;
+        is_shorter && self.feeder.as_deref() == Some(from) && self.doubted != self.known
+    }
+
     /// Hears of an event that may be missing here. Says whether it is new.
     fn learn(&mut self, id: Cursor) -> bool {
         let is_new = self.known < Some(id);
@@ -227,6 +235,7 @@ impl Feeds {
             check_ms: None,
             known: None,
             has_end: false,
+            doubted: None,
             tail: Tail::default(),
             ranges: BTreeMap::new(),
         });
@@ -446,6 +455,10 @@ impl Feeds {
         if channel.learn(head) {
             let fed = Fed::Head(Arc::clone(&channel.name), head);
             self.tell(key, &fed);
+        } else if channel.must_doubt(from, head) {
+            // Something that a feeder before this one sent may have come after it was asked.
+            channel.doubted = channel.known;
+            self.feed(now_ms, key);
         }
         self.ask_waiting(now_ms);
     }

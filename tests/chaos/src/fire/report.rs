@@ -105,7 +105,7 @@ impl FireReport {
             ),
             ("ack to last client, max", seconds(verdict.latency.max)),
             ("reconnects, as the edge was ended", verdict.reconnects.to_string()),
-            ("clients asked to come later", verdict.sent_away.to_string()),
+            ("attempts to come back in vain", verdict.sent_away.to_string()),
             ("acknowledged events lost by the store", verdict.lost_acknowledged.to_string()),
             ("fail-overs that logs tell of", verdict.failovers_told.to_string()),
             ("gaps told, of losses / other", format!("{} / {}", tally.gaps_lost, tally.gaps_other)),

@@ -298,3 +298,23 @@ fn a_new_feeder_is_told_the_last_event_that_is_known_unless_it_is_an_end() {
     assert_eq!(outputs(&mut feeds), ["worker 0 head 6-1"]);
     assert_eq!(told(&mut feeds), ["feed f o:a@6-1"], "it went on");
 }
+
+#[test]
+fn a_feeder_that_names_an_older_head_is_told_once_what_is_known() {
+    let mut feeds = fed(3);
+    feeds.handle_joined(0, &id("g"));
+    feeds.handle_left(0, &id("g"));
+    outputs(&mut feeds);
+    feeds.handle_events(0, b"g", &run("o:a", at(3), None, 2, false));
+    assert_eq!(outputs(&mut feeds), ["worker 0 events 5-5"], "late, of one that is gone");
+    feeds.handle_head(0, b"g", "o:a", at(3));
+    assert_eq!(outputs(&mut feeds), Vec::<String>::new(), "not the feeder's");
+    for said in [vec!["feed f o:a@5-5"], vec![]] {
+        feeds.handle_head(0, b"f", "o:a", at(3));
+        assert_eq!(outputs(&mut feeds), said);
+    }
+    feeds.handle_events(0, b"f", &run("o:a", at(5), None, 1, true));
+    outputs(&mut feeds);
+    feeds.handle_head(0, b"f", "o:a", at(3));
+    assert_eq!(outputs(&mut feeds), Vec::<String>::new(), "who has the END waits for nothing");
+}
