@@ -235,15 +235,25 @@ impl Dispatch {
         self.outputs.push_back(DispatchOutput::Worker(pending.worker, message));
     }
 
-    /// A handler speaks about a request: it has started, or is not to.
+    /// A handler speaks about a request: it has started, or is not to. `is_end` says that it gives up.
     pub(super) fn handle_answer(
         &mut self,
         presence: &mut Presence,
-        from: &[u8],
+        (from, is_end): (&[u8], bool),
         id: &[u8],
     ) -> Verdict {
         let Some(stage) = self.requests.get_mut(id) else { return Verdict::Pass };
         match stage {
+            // Who was late and gives up does not answer; somebody else does, or will.
+            Stage::Waiting { place } if is_end => {
+                let waiting = self.line.get_mut(*place).expect("who waits has a place");
+                waiting.withdrawn.handle_unheard(from);
+                Verdict::Withdrawn
+            }
+            Stage::Given { handler, withdrawn, .. } if is_end && **handler != *from => {
+                withdrawn.handle_unheard(from);
+                Verdict::Withdrawn
+            }
             Stage::Waiting { place } => {
                 let place = *place;
                 self.handle_late_answer(presence, from, place)

@@ -278,7 +278,8 @@ impl Hub {
                 if packet.ids.clone().next().is_none() {
                     return Err(PacketError::Missing("id"));
                 }
-                self.pass(from, packet.ids, || FromHub::Packet(bytes.clone()));
+                let is_end = matches!(packet.kind, Kind::Error | Kind::Cancel);
+                self.pass((from, is_end), packet.ids, || FromHub::Packet(bytes.clone()));
             }
         }
         Ok(())
@@ -297,7 +298,7 @@ impl Hub {
         if packet.ids.clone().next().is_none() {
             return Err(PacketError::Missing("id"));
         }
-        self.pass(b"", packet.ids, || FromHub::Reply(bytes.clone()));
+        self.pass((b"", false), packet.ids, || FromHub::Reply(bytes.clone()));
         Ok(())
     }
 
@@ -312,7 +313,7 @@ impl Hub {
         let from: HandlerId = peer.unwrap_or(from).into();
         let packet = bytes.clone();
         let message = FromHub::Malformed { mode, from: Arc::clone(&from), error, packet };
-        if self.pass(&from, ids, || message.clone()) { Ok(()) } else { Err(error) }
+        if self.pass((&from, true), ids, || message.clone()) { Ok(()) } else { Err(error) }
     }
 
     fn handle_gap(&mut self, now_ms: u64, gap: &Gap<'_>) {
@@ -322,11 +323,16 @@ impl Hub {
         self.feeds.handle_gap(now_ms, &gap);
     }
 
-    /// Passes a message about sessions to their workers. Says whether there are any.
-    fn pass(&mut self, from: &[u8], ids: Ids<'_>, message: impl Fn() -> FromHub) -> bool {
+    /// Passes a message about sessions to their workers; from whom, and whether it ends them. Says whether there are any.
+    fn pass(
+        &mut self,
+        (from, is_end): (&[u8], bool),
+        ids: Ids<'_>,
+        message: impl Fn() -> FromHub,
+    ) -> bool {
         let mut told = Vec::new();
         for id in ids {
-            match self.dispatch.handle_answer(&mut self.presence, from, id.id) {
+            match self.dispatch.handle_answer(&mut self.presence, (from, is_end), id.id) {
                 Verdict::Pass => {}
                 Verdict::PassInsteadOf(slower) => self.cancel(&slower, id.id),
                 Verdict::Withdrawn => {
@@ -361,9 +367,10 @@ impl Hub {
 
     /// The connection of a handler's socket is lost.
     pub fn handle_peer_lost(&mut self, now_ms: u64, peer: &[u8]) {
-        let change = self.presence.handle_lost(peer);
+        self.presence.handle_lost(peer);
         self.dispatch.handle_gone(peer);
-        self.handle_change(now_ms, change);
+        // Also one whose ttl had passed: it may have answered since.
+        self.handle_left(now_ms, &peer.into(), None);
     }
 
     fn handle_change(&mut self, now_ms: u64, change: Change) {
@@ -379,7 +386,6 @@ impl Hub {
                 self.feeds.handle_left(now_ms, &id);
                 self.dispatch.handle_leaving();
             }
-            Change::Left(id) => self.handle_left(now_ms, &id, None),
         }
     }
 

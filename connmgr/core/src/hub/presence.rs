@@ -47,7 +47,6 @@ pub(super) enum Change {
     /// It left and came back, unnoticed.
     Restarted(HandlerId),
     Leaving(HandlerId),
-    Left(HandlerId),
 }
 
 /// Whether somebody takes a request.
@@ -153,14 +152,11 @@ impl Presence {
         Change::Leaving(known)
     }
 
-    pub(super) fn handle_lost(&mut self, id: &[u8]) -> Change {
-        match self.handlers.remove_entry(id) {
-            None => Change::None,
-            Some((id, handler)) => {
-                self.expiries.remove(&(handler.expires_ms, Arc::clone(&id)));
-                Change::Left(id)
-            }
-        }
+    /// The connection of a handler is lost. Says whether it was there.
+    pub(super) fn handle_lost(&mut self, id: &[u8]) -> bool {
+        let Some((id, handler)) = self.handlers.remove_entry(id) else { return false };
+        self.expiries.remove(&(handler.expires_ms, id));
+        true
     }
 
     /// Takes out a handler whose ttl has passed. Says which one, and which incarnation of it.
@@ -381,8 +377,8 @@ mod tests {
         assert_eq!(presence.pop_expired(5000), Some((id("a"), 2)));
         assert_eq!(presence.len(), 0);
         hello(&mut presence, 6000, "a", 2, 0);
-        assert_eq!(presence.handle_lost(b"a"), Change::Left(id("a")));
-        assert_eq!(presence.handle_lost(b"a"), Change::None);
+        assert!(presence.handle_lost(b"a"));
+        assert!(!presence.handle_lost(b"a"));
         assert_eq!(presence.next_deadline(), None);
     }
 
@@ -425,6 +421,6 @@ mod tests {
         assert_eq!(give(&mut presence, "GET", "/"), Choice::Nobody);
         assert!(!presence.feeds(b"a"));
         assert_eq!(presence.by_rendezvous(b"x"), None);
-        assert_eq!(presence.handle_lost(b"a"), Change::Left(id("a")));
+        assert!(presence.handle_lost(b"a"));
     }
 }

@@ -82,7 +82,13 @@ impl Edge {
     }
 
     fn answer(&mut self, from: &str, id: &str) -> Verdict {
-        self.dispatch.handle_answer(&mut self.presence, from.as_bytes(), id.as_bytes())
+        self.speak(from, id, false)
+    }
+
+    /// A handler says something about a request, perhaps that it gives up.
+    fn speak(&mut self, from: &str, id: &str, is_end: bool) -> Verdict {
+        let from = (from.as_bytes(), is_end);
+        self.dispatch.handle_answer(&mut self.presence, from, id.as_bytes())
     }
 
     fn done(&mut self, id: &str) {
@@ -282,6 +288,38 @@ fn who_was_late_is_not_given_it_again_but_in_another_life() {
     assert_eq!(edge.said(5000), ["1 to b"]);
     assert_eq!(edge.answer("b", "1"), Verdict::Pass);
     edge.done("1");
+}
+
+#[test]
+fn who_was_late_and_gives_up_does_not_answer() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.request(0, "2", "/events/x");
+    edge.said(0);
+    edge.expire(5000);
+    assert_eq!(edge.refuse_pushes(5000), ["1"]);
+    assert_eq!(edge.speak("a", "1", true), Verdict::Withdrawn);
+    edge.hello("b", 0);
+    assert_eq!(edge.said(5000), ["1 to b", "2 to b"]);
+    assert_eq!(edge.speak("a", "2", true), Verdict::Withdrawn);
+    assert_eq!(edge.speak("b", "1", true), Verdict::Pass);
+    assert_eq!(edge.answer("b", "2"), Verdict::Pass);
+    edge.done("1");
+    edge.done("2");
+}
+
+#[test]
+fn who_answered_late_and_is_lost_is_told_of() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.said(0);
+    edge.expire(5000);
+    edge.refuse_pushes(5000);
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    edge.left(5000, "a");
+    assert_eq!(edge.said(5000), ["1 left"]);
 }
 
 #[test]
