@@ -258,8 +258,9 @@ impl WatchedServers {
 
     /// The address of the master, by its name.
     pub(crate) fn url(&self) -> String {
-        // The first one is not there: the next is asked.
-        format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/main", self.sentinel.port)
+        // One of three is dead; the other two are the same one.
+        let port = self.sentinel.port;
+        format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{port},127.0.0.1:{port}/main")
     }
 
     pub(crate) async fn open(&self) -> RedisStore {

@@ -33,7 +33,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::dial::{Backoff, dial, failure, is_over, require_master};
 use super::scripts::Scripts;
-use super::standing::{MASTER_CHECK_INTERVAL, MASTER_LEASE, Standing, Verdict};
+use super::sentinels::Located;
+use super::standing::{MASTER_CHECK_INTERVAL, MASTER_LEASE, Standing, TOO_FEW, Verdict};
 use super::target::Target;
 use crate::store::StoreError;
 
@@ -290,7 +291,7 @@ impl Keeper {
         &self,
         number: u64,
     ) -> Result<(MultiplexedConnection, ConnectionInfo, Standing), StoreError> {
-        let info = self.target.locate().await?;
+        let info = self.target.locate().await?.info;
         let lost = self.lost.clone();
         let mut connection = dial(&info, move |push| {
             if push.kind == PushKind::Disconnection {
@@ -337,25 +338,27 @@ async fn replaced(target: &Target, info: &ConnectionInfo, states: &watch::Sender
         ticks.tick().await;
         let asked = Instant::now();
         let located = target.locate().await;
-        if located.as_ref().is_ok_and(|now| now.addr() != info.addr()) {
+        if located.as_ref().is_ok_and(|now| now.info.addr() != info.addr()) {
             return;
         }
         states.send_modify(|state| {
             let State::Up(Live { standing, .. }) = state else { return };
             match located {
-                Ok(_) => {
+                Ok(Located { is_sure: true, .. }) => {
                     *standing = Standing::confirmed(asked);
                     if std::mem::take(&mut is_refusing) {
                         tracing::info!("Sentinels name the same master again");
                     }
+                    return;
                 }
-                Err(error) => {
-                    standing.doubt(asked, &error.to_string());
-                    let refuses = standing.verdict(Instant::now()) != Verdict::Yes;
-                    if refuses && !std::mem::replace(&mut is_refusing, true) {
-                        tracing::warn!(%error, "writes are refused: who is the master?");
-                    }
-                }
+                Ok(Located { is_sure: false, .. }) => standing.doubt(asked, TOO_FEW),
+                Err(error) => standing.doubt(asked, &error.to_string()),
+            }
+            let verdict = standing.verdict(Instant::now());
+            if let Verdict::No(why) = verdict
+                && !std::mem::replace(&mut is_refusing, true)
+            {
+                tracing::warn!(%why, "writes are refused: who is the master?");
             }
         });
     }

@@ -157,7 +157,7 @@ impl Place {
     /// If nobody knows.
     pub(super) async fn locate(&self) -> Result<ConnectionInfo, StoreError> {
         match self {
-            Place::Sole(_, target) => target.locate().await,
+            Place::Sole(_, target) => Ok(target.locate().await?.info),
             Place::Node(cluster, node) => Ok(cluster.info(node)),
         }
     }

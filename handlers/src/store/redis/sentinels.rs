@@ -1,10 +1,10 @@
 //! Asking Sentinels where the master is.
 //!
-//! All of them are asked at once, and what most of those say who answer is believed: one alone may be
-//! cut off from the others, or just be back, and name a master that was replaced long ago. As soon as
-//! more than half of all agree nobody is waited for; else those that are silent cost
-//! [`SENTINEL_TIMEOUT`] and have no say. If no address has more than half of the answers, as between
-//! two Sentinels in the moment of a failover, the master is not known until they agree.
+//! All of them are asked at once. What more than half of all say is certain ([`Located::is_sure`]), and then nobody is
+//! waited for: one alone may be cut off from the others, with us and the old master, and name it for ever. If so many
+//! don't answer within [`SENTINEL_TIMEOUT`], what most of those say who do is good enough to read there, and not to write.
+//! If no address has more than half of the answers, as between two Sentinels in the moment of a failover, the master is
+//! not known until they agree.
 //!
 //! They are asked twice a second by each process, so the connections to them are kept.
 
@@ -31,6 +31,14 @@ pub(super) struct Sentinels {
     settings: ConnectionInfo,
 }
 
+/// Where a master is.
+#[derive(Clone)]
+pub(super) struct Located {
+    pub(super) info: ConnectionInfo,
+    /// More than half of all Sentinels say so; or none has to.
+    pub(super) is_sure: bool,
+}
+
 struct Sentinel {
     info: ConnectionInfo,
     /// A connection to it that nobody uses now.
@@ -50,7 +58,7 @@ impl Sentinels {
     /// # Errors
     ///
     /// If no Sentinel knows it in time, or they don't agree.
-    pub(super) async fn locate(&self) -> Result<ConnectionInfo, StoreError> {
+    pub(super) async fn locate(&self) -> Result<Located, StoreError> {
         let (answers, mut coming) = mpsc::channel(self.all.len());
         for sentinel in &self.all {
             let (sentinel, answers) = (Arc::clone(sentinel), answers.clone());
@@ -71,11 +79,15 @@ impl Sentinels {
                 Err(error) => why = error,
             }
             if let Some(address) = majority(&named, self.all.len()) {
-                return Ok(self.settings.clone().set_addr(address.clone()));
+                let info = self.settings.clone().set_addr(address.clone());
+                return Ok(Located { info, is_sure: true });
             }
         }
         match majority(&named, named.len()) {
-            Some(address) => Ok(self.settings.clone().set_addr(address.clone())),
+            Some(address) => {
+                let info = self.settings.clone().set_addr(address.clone());
+                Ok(Located { info, is_sure: false })
+            }
             None if named.is_empty() => Err(why),
             None => Err(unavailable("the Sentinels name different masters")),
         }

@@ -11,11 +11,12 @@
 //!
 //! **The window that remains.** The lease is looked at when a write is sent, and again when its answer
 //! is there. Hence nothing is acknowledged that a server has written more than [`MASTER_LEASE`] after
-//! most Sentinels named another one. Before they do there is nobody to learn it from; and Redis may
+//! more than half of all Sentinels named another one. Before they do there is nobody to learn it from; and Redis may
 //! lose at each failover what its replicas did not have yet. (A virtual machine that is suspended
 //! as a whole stops this clock too. Its first check, at most one interval later, ends that.)
 //!
-//! Reads need no lease: a replaced master answers with what is old, and true.
+//! Reads need no lease: a replaced master answers with what is old, and true. What is concluded from them that
+//! something is *not* there is tried as a write first (`fanout/lost.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub(super) const MASTER_LEASE: Duration = Duration::from_secs(1);
 /// How often Sentinels are asked whether the master is still the same.
 pub(super) const MASTER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Why Sentinels that answer are not believed.
+pub(super) const TOO_FEW: &str = "fewer than half of the Sentinels answer";
+
 /// What is known of the server at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -38,8 +42,8 @@ pub(super) enum Standing {
     Fixed,
     /// Sentinels watch over it.
     Watched {
-        /// When they were asked, the last time that they named it.
-        confirmed: Instant,
+        /// When they were asked, the last time that more than half of them named it.
+        confirmed: Option<Instant>,
         /// When they were asked since then without a result, and what was wrong.
         doubt: Option<(Instant, Arc<str>)>,
     },
@@ -58,7 +62,12 @@ pub(super) enum Verdict {
 impl Standing {
     /// Of a server that Sentinels named when they were asked at that time.
     pub(super) fn confirmed(asked: Instant) -> Self {
-        Standing::Watched { confirmed: asked, doubt: None }
+        Standing::Watched { confirmed: Some(asked), doubt: None }
+    }
+
+    /// Of a server that some Sentinels named then, too few to be sure.
+    pub(super) fn unconfirmed(asked: Instant) -> Self {
+        Standing::Watched { confirmed: None, doubt: Some((asked, TOO_FEW.into())) }
     }
 
     /// Sentinels were asked again, with no result.
@@ -74,7 +83,7 @@ impl Standing {
         let is_young = |asked: Instant| now.saturating_duration_since(asked) < MASTER_LEASE;
         match self {
             Standing::Fixed => Verdict::Yes,
-            Standing::Watched { confirmed, .. } if is_young(*confirmed) => Verdict::Yes,
+            Standing::Watched { confirmed: Some(asked), .. } if is_young(*asked) => Verdict::Yes,
             // A failure that is old says nothing either.
             Standing::Watched { doubt: Some((asked, why)), .. } if is_young(*asked) => {
                 Verdict::No(Arc::clone(why))

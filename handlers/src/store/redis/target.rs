@@ -12,7 +12,7 @@ use redis::ConnectionInfo;
 use tokio::time::Instant;
 
 use super::address::Watched;
-use super::sentinels::Sentinels;
+use super::sentinels::{Located, Sentinels};
 use super::standing::Standing;
 use crate::store::StoreError;
 
@@ -44,9 +44,9 @@ impl Target {
     /// # Errors
     ///
     /// If it is not known: Sentinels are silent, or don't agree.
-    pub(super) async fn locate(&self) -> Result<ConnectionInfo, StoreError> {
+    pub(super) async fn locate(&self) -> Result<Located, StoreError> {
         match self {
-            Target::Fixed(info) => Ok(info.clone()),
+            Target::Fixed(info) => Ok(Located { info: info.clone(), is_sure: true }),
             Target::Master(sentinels) => sentinels.locate().await,
         }
     }
@@ -61,8 +61,10 @@ impl Target {
             return Ok(Standing::Fixed);
         }
         let asked = Instant::now();
-        if self.locate().await?.addr() == info.addr() {
-            return Ok(Standing::confirmed(asked));
+        let now = self.locate().await?;
+        if now.info.addr() == info.addr() {
+            let standing = if now.is_sure { Standing::confirmed } else { Standing::unconfirmed };
+            return Ok(standing(asked));
         }
         let why = format!("Redis: {} is not the master any more", info.addr());
         Err(StoreError::Unavailable(why))

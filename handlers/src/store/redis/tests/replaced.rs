@@ -193,6 +193,28 @@ async fn while_sentinels_are_silent_logs_are_read_and_not_written() {
 }
 
 /// The same with a real Sentinel, and a master that is stopped, replaced, and goes on.
+/// One that is cut off together with the old master and us would name it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sentinel_of_three_is_enough_to_read_and_not_to_write() {
+    let (old, _new, sentinels) = start(3).await;
+    let store = RedisStore::open(&url(&sentinels)).await.unwrap();
+    let channel = room("alone");
+    let first = append(&store, &channel, event("1")).await;
+    all_say(&sentinels[..2], Says::Nothing);
+    eventually("appends are refused", || async {
+        try_append(&store, &channel).await.is_err()
+    })
+    .await;
+    let first = head(&store, &channel).await.id.max(first);
+    let before = old.events(&channel).await;
+    let fresh = RedisStore::open(&url(&sentinels)).await.unwrap();
+    assert_eq!(head(&fresh, &channel).await.id, first);
+    assert!(try_append(&fresh, &channel).await.is_err());
+    assert_eq!(old.events(&channel).await, before);
+    all_say(&sentinels[1..2], old.here());
+    append_when_back(&store, &channel).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_was_stopped_and_is_back_gets_nothing() {
     let servers = WatchedServers::start().await;
