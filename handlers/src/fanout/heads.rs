@@ -203,7 +203,9 @@ impl<C: Wants> Turns<C> {
         }
         for channel in channels {
             let pace = self.paces.entry(channel).or_insert(Pace { used_until: now });
-            pace.used_until = pace.used_until.max(now) + PACE_INTERVAL;
+            // No further than that: who reads it with others, which had to wait, does not make it wait longer.
+            let used_until = pace.used_until.max(now) + PACE_INTERVAL;
+            pace.used_until = used_until.min(now + PACE_INTERVAL * PACE_BURST);
         }
         if self.paces.len() > self.paces_kept_max {
             self.paces.retain(|_, pace| pace.used_until > now);
