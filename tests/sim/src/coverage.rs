@@ -29,8 +29,6 @@ marks! {
     GapLost = "gap: lost by a fail-over",
     /// A reader from beyond the end is led back by the handler that takes its hold.
     GapBack = "gap: led back by a handler",
-    /// A log is gone, and a reader misses its last events too.
-    /// A log is gone, and its readers are told.
     /// A control event from the log.
     ControlStored = "control event from the log",
     /// An end is delivered to one who was behind when it came.

@@ -198,7 +198,11 @@ impl Fire {
         let log = File::create(system.dir().join("faults.log")).map_err(ChaosError::Setup)?;
         let wire = Arc::default();
         let striker = Striker { system: Arc::clone(system), view: view.clone(), log, since, wire };
-        let plan = Plan::new(self.seed, self.possible(system));
+        let kinds = self.possible(system);
+        if kinds.is_empty() {
+            return Err(ChaosError::NothingToBreak);
+        }
+        let plan = Plan::new(self.seed, kinds);
         let (all_sent, mut is_all_sent) = watch::channel(false);
         let publish = async {
             let published = publishing.run().await;
@@ -284,6 +288,10 @@ impl Fire {
         let is_replicated = matches!(self.store, StoreKind::Sentinel | StoreKind::Cluster);
         if !is_replicated && verdict.lost_acknowledged > 0 {
             verdict.blame(format!("{} acknowledged events are lost", verdict.lost_acknowledged));
+        }
+        // Nothing is trimmed, so nobody may be told that something is.
+        if verdict.tally.gaps_other > 0 {
+            verdict.blame(format!("{} gaps are told that are of no loss", verdict.tally.gaps_other));
         }
         let is_clean = verdict.is_clean();
         let left_out = system.left_out.clone();
