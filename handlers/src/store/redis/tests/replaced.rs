@@ -201,10 +201,8 @@ async fn one_sentinel_of_three_is_enough_to_read_and_not_to_write() {
     let channel = room("alone");
     let first = append(&store, &channel, event("1")).await;
     all_say(&sentinels[..2], Says::Nothing);
-    eventually("appends are refused", || async {
-        try_append(&store, &channel).await.is_err()
-    })
-    .await;
+    eventually("appends are refused", || async { try_append(&store, &channel).await.is_err() })
+        .await;
     let first = head(&store, &channel).await.id.max(first);
     let before = old.events(&channel).await;
     let fresh = RedisStore::open(&url(&sentinels)).await.unwrap();
