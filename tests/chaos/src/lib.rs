@@ -107,7 +107,9 @@ pub enum ChaosError {
     #[error(transparent)]
     Mint(#[from] MintError),
     /// None of the faults that are wanted is possible in this arrangement, or here.
-    #[error("nothing can be broken: no fault that is wanted is possible in this arrangement, or without root")]
+    #[error(
+        "nothing can be broken: no fault that is wanted is possible in this arrangement, or without root"
+    )]
     NothingToBreak,
     /// What the store holds cannot be read.
     #[error("the store: {0}")]

@@ -291,7 +291,8 @@ impl Fire {
         }
         // Nothing is trimmed, so nobody may be told that something is.
         if verdict.tally.gaps_other > 0 {
-            verdict.blame(format!("{} gaps are told that are of no loss", verdict.tally.gaps_other));
+            verdict
+                .blame(format!("{} gaps are told that are of no loss", verdict.tally.gaps_other));
         }
         let is_clean = verdict.is_clean();
         let left_out = system.left_out.clone();
