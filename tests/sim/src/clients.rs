@@ -14,7 +14,7 @@ use crate::store::id_of;
 use crate::world::{World, trace};
 
 /// How long a client waits before it connects again, in milliseconds, at most.
-const RECONNECT_MS: u64 = 700;
+pub(crate) const RECONNECT_MS: u64 = 700;
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

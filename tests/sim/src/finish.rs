@@ -1,6 +1,6 @@
 //! How a run ends: faults stop, and what was promised must come true within a stated time.
 
-use crate::clients::State;
+use crate::clients::{RECONNECT_MS, State};
 use crate::handler::{Handler, Work};
 use crate::scenario::{Faults, HANDLER_WAIT_MS, Role, TTL_MS};
 use crate::schedule::Action;
@@ -61,7 +61,7 @@ impl World {
     pub(crate) fn run(&mut self, steps: u64) -> Result<Report, String> {
         self.run_until(u64::MAX, steps)?;
         self.calm()?;
-        self.run_on(CATCH_UP_MS)?;
+        self.run_on(CATCH_UP_MS + self.ends_kept() * RECONNECT_MS)?;
         self.judge_clients()?;
         for wish in CALM_WISHES {
             self.judge_request(*wish)?;
@@ -77,6 +77,13 @@ impl World {
             responses: self.counts.responses,
             lost: self.store.history.lost(),
         })
+    }
+
+    /// The most ENDs that one log holds: a reader of its beginning comes back behind each.
+    fn ends_kept(&self) -> u64 {
+        let history = &self.store.history;
+        let ends = |channel| history.log(channel).kept().filter(|record| record.end).count();
+        (0..self.store.channels.len()).map(ends).max().unwrap_or(0) as u64
     }
 
     fn run_on(&mut self, for_ms: u64) -> Result<(), String> {
