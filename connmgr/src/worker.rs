@@ -45,7 +45,7 @@ const ACCEPTS_PER_TURN: usize = 256;
 const DELIVERIES_PER_TURN: usize = 512;
 
 /// Bytes that are written in one turn to connections that take bytes again, and what the last of them takes more: less
-/// than a millisecond. The others wait for the next one.
+/// than a millisecond, at the default `--client-backlog-max`. The others wait for the next one.
 const FLUSHED_BYTES_PER_TURN: u64 = 128 * 1024;
 
 /// When so much came of what clients sent in one turn, the rest of it is read in the next: 8 MiB of bodies, at the

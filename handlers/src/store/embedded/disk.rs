@@ -2,8 +2,9 @@
 //!
 //! After a write that failed for want of room, `fjall` writes nothing more until its files are
 //! opened again. So this is what the writer does when there is room, in place: a restart of the
-//! files alone. Until then readers read on from the files as they are. While they are opened
-//! again, which takes as long as the journals are long (128 MiB at most), readers wait.
+//! files alone. Until then readers read on from the files as they are. While they are closed and opened
+//! again, which takes as long as the journals are long (128 MiB at most), readers wait; and should that fail, they fail
+//! until it succeeds.
 //!
 //! To close the files takes some care. `fjall` closes the journal in the thread that lets go of
 //! it last, and that may be one of its own, a moment after the database is gone from here. With

@@ -11,12 +11,13 @@
 //! then on every operation is refused ([`Health`]). If the disk was full, the writer looks from time
 //! to time whether there is room, opens the files again and begins anew with what it finds there,
 //! as a new process would. Its followers are told that they may have missed something: what was
-//! refused may be in the log all the same, and was never announced. After any other failure it
-//! stays so until somebody restarts the process.
+//! refused may be in the log all the same, and was never announced. After any other failed write it
+//! stays so until somebody restarts the process; what fails while the files are opened is tried again.
 //!
 //! What is acknowledged was written before, and is found again. But if it was not synced yet, and
 //! the sync is what failed, the system may have dropped it: then logs begin new epochs, as after a
-//! power loss.
+//! power loss. (Only this process knows of that: one that is started instead of it, before the
+//! machine is, does not.)
 
 use std::sync::Arc;
 use std::time::Duration;
