@@ -130,7 +130,7 @@ impl World {
         }
         let until_ms = entry.stalled_until_ms;
         if until_ms > self.now_ms {
-            self.schedule.at(until_ms, again());
+            self.schedule.defer(until_ms, again());
             return false;
         }
         true

@@ -42,7 +42,7 @@ impl World {
         );
         let until_ms = self.edge.as_ref().map_or(0, |edge| edge.paused_until_ms);
         if touches && until_ms > self.now_ms {
-            self.schedule.at(until_ms, action);
+            self.schedule.defer(until_ms, action);
             return None;
         }
         Some(action)

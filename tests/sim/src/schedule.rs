@@ -83,12 +83,19 @@ pub(crate) enum Line {
 /// The queue.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    actions: BTreeMap<(u64, u64), Action>,
+    actions: BTreeMap<(u64, Order), Action>,
     count: u64,
     /// When the last packet of a line arrives.
     lines: HashMap<Line, u64>,
     /// Until when nothing of a line arrives, whatever keeps its order.
     partitions: HashMap<Line, u64>,
+}
+
+/// What comes first of what is due at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    Deferred(u64),
+    Planned(u64),
 }
 
 impl Schedule {
@@ -106,7 +113,14 @@ impl Schedule {
     /// Something is to happen then.
     pub(crate) fn at(&mut self, due_ms: u64, action: Action) {
         self.count += 1;
-        self.actions.insert((due_ms, self.count), action);
+        self.actions.insert((due_ms, Order::Planned(self.count)), action);
+    }
+
+    /// Something is due, and whom it is for does nothing until then. It comes before what is due at that time: on its line it was
+    /// the earlier one.
+    pub(crate) fn defer(&mut self, until_ms: u64, action: Action) {
+        self.count += 1;
+        self.actions.insert((until_ms, Order::Deferred(self.count)), action);
     }
 
     /// Something is to happen then, but not before what was put on the same line earlier.
