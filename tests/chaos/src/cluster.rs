@@ -1,14 +1,14 @@
 //! The system under test: Redis, one edge and two handlers of all roles, each a process of its own.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_handlers::auth::{DevKeys, Grant, Minter, Role};
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::connection::Connection;
+use crate::port::Reservation;
 use crate::process::Process;
 use crate::scenario::{Ended, HANDLERS, Scenario};
 use crate::{ChaosError, PATIENCE};
@@ -40,9 +40,7 @@ pub(crate) struct Cluster {
     pub(crate) address: SocketAddr,
     /// Where it listens as well.
     pub(crate) edge_socket: PathBuf,
-    /// Keeps the port: with `SO_REUSEPORT` only who sets it too can bind it, and nobody is given it
-    /// by chance.
-    _reservation: Socket,
+    _reservation: Reservation,
     keys: DevKeys,
 }
 
@@ -52,9 +50,8 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("chaos-").tempdir().map_err(ChaosError::Setup)?;
         let at = |name: &str| dir.path().join(name);
         let keys = DevKeys::load_or_create(&at("data"))?;
-        let reservation = reserve().map_err(ChaosError::Setup)?;
-        let address = reservation.local_addr().map_err(ChaosError::Setup)?;
-        let address = address.as_socket().unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+        let reservation = Reservation::new().map_err(ChaosError::Setup)?;
+        let address = reservation.address;
         let spec = format!("ipc://{}", at("client").display());
         let (redis_socket, edge_socket) = (at("redis.sock"), at("edge.sock"));
         let handlers = HANDLER_NAMES.map(|name| {
@@ -172,13 +169,4 @@ fn redis(socket: &Path, dir: &Path) -> Process {
     Process::new("redis", Path::new("redis-server"), dir)
         .args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always"])
         .args([Path::new("--unixsocket"), socket, Path::new("--dir"), dir])
-}
-
-/// A free port, bound but not listened on.
-fn reserve() -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_port(true)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    Ok(socket)
 }

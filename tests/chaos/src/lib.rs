@@ -40,6 +40,7 @@ mod herd;
 mod http;
 mod judge;
 mod ledger;
+mod port;
 mod process;
 mod publisher;
 mod record;

@@ -1,13 +1,12 @@
 //! What is set on fire: the edge, two handlers, the store and what lies between, each a process of its own. With the embedded
 //! store it is one process, `forebay up`, which is the edge here.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_handlers::auth::{DevKeys, Grant, Minter, Role};
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -19,6 +18,7 @@ use super::store::{Nodes, Shared, StoreKind, shared};
 use super::{Fire, HISTORY_MAX};
 use crate::cluster::ORG;
 use crate::connection::{Address, Connection};
+use crate::port::Reservation;
 use crate::process::Process;
 use crate::scenario::Ended;
 use crate::subscriber::EdgeLives;
@@ -57,7 +57,7 @@ pub(crate) struct System {
     /// What cannot be broken here, and why.
     pub(crate) left_out: Vec<String>,
     /// Keeps the port: with `SO_REUSEPORT` only who sets it too can bind it.
-    _reservation: Socket,
+    _reservation: Reservation,
     keys: DevKeys,
     // Removed last, when the disk is no longer mounted in it.
     dir: TempDir,
@@ -69,9 +69,8 @@ impl System {
         let dir = tempfile::Builder::new().prefix("fire-").tempdir().map_err(ChaosError::Setup)?;
         let data = dir.path().join("data");
         std::fs::create_dir_all(&data).map_err(ChaosError::Setup)?;
-        let reservation = reserve().map_err(ChaosError::Setup)?;
-        let address = reservation.local_addr().map_err(ChaosError::Setup)?;
-        let address = address.as_socket().unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+        let reservation = Reservation::new().map_err(ChaosError::Setup)?;
+        let address = reservation.address;
         let mut left_out = Vec::new();
         let mut or_not =
             |what: &str, error: std::io::Error| left_out.push(format!("{what}: {error}"));
@@ -243,13 +242,4 @@ impl Parts<'_> {
             .args(["--history-max", &HISTORY_MAX.to_string()])
             .args(["--idle-ttl", IDLE_TTL, "--end-ttl", IDLE_TTL])
     }
-}
-
-/// A free port, bound but not listened on.
-fn reserve() -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_port(true)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    Ok(socket)
 }

@@ -2,12 +2,11 @@
 //! the operating system and Redis say of them.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay_handlers::auth::{DevKeys, Grant, MintKey, Minter, MinterConfig, Role, SecretText};
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -15,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::ORG;
 use crate::connection::Connection;
+use crate::port::Reservation;
 use crate::process::Process;
 use crate::scenario::Ended;
 use crate::{ChaosError, PATIENCE};
@@ -58,7 +58,7 @@ pub(crate) struct System {
     /// Where the edge listens.
     pub(crate) address: SocketAddr,
     /// Keeps the port free for the edge, which sets `SO_REUSEPORT` as this does.
-    _reservation: Socket,
+    _reservation: Reservation,
     keys: DevKeys,
 }
 
@@ -79,7 +79,8 @@ impl System {
         let dir = tempfile::Builder::new().prefix("crowd-").tempdir().map_err(ChaosError::Setup)?;
         let at = |name: &str| dir.path().join(name);
         let keys = DevKeys::load_or_create(&at("data"))?;
-        let (reservation, address) = reserve().map_err(ChaosError::Setup)?;
+        let reservation = Reservation::new().map_err(ChaosError::Setup)?;
+        let address = reservation.address;
         let spec = format!("ipc://{}", at("client").display());
         let redis_socket = at("redis.sock");
         let url = format!("redis+unix://{}", redis_socket.display());
@@ -276,17 +277,6 @@ pub(crate) fn calls_between(
         (more > 0).then(|| (name.clone(), more))
     };
     after.iter().filter_map(since).collect()
-}
-
-/// A free port, bound but not listened on.
-fn reserve() -> std::io::Result<(Socket, SocketAddr)> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_port(true)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    let address = socket.local_addr()?;
-    let address = address.as_socket().unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-    Ok((socket, address))
 }
 
 #[cfg(test)]
