@@ -35,7 +35,7 @@ use zhttp::Cursor;
 
 use super::following::{FollowJob, Follower, HeadsRead, Purpose};
 use super::heads::HeadsReader;
-use super::lost::{LostTail, RETRY_PAUSE, mend};
+use super::lost::{LostTail, Mended, RETRY_PAUSE, mend};
 use super::packets::Packets;
 use super::ranges::{RangeJob, answer_range};
 use super::table::{HeadNews, Table};
@@ -139,7 +139,7 @@ pub struct FeederStats {
     pub refused_total: AtomicU64,
     /// Times that announcements were interrupted.
     pub interrupted_total: AtomicU64,
-    /// Times that a log was found to have lost its tail, or to be gone.
+    /// Logs that had lost their tail, and were made to go on from here.
     pub lost_tails_total: AtomicU64,
 }
 
@@ -408,13 +408,14 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
 
     /// Lets logs go on that are shorter than they were, in a task of its own.
     fn mend(&self, lost: Vec<LostTail>) {
-        self.stats.lost_tails_total.fetch_add(lost.len() as u64, Ordering::Relaxed);
         let (store, retention, mends) = (self.store.clone(), self.retention, self.mends.clone());
+        let stats = Arc::clone(&self.stats);
         // What is learned from now on is newer than what is read again as of now.
         let (jobs, asked) = (self.follow_jobs.clone(), self.table.asked());
         tokio::spawn(async move {
             let Ok(_permit) = mends.acquire_owned().await else { return };
-            let doubtful = mend(&store, retention, lost).await;
+            let Mended { doubtful, tails } = mend(&store, retention, lost).await;
+            stats.lost_tails_total.fetch_add(tails, Ordering::Relaxed);
             if !doubtful.is_empty() {
                 tokio::time::sleep(RETRY_PAUSE).await;
                 let _ = jobs.send(FollowJob::Reread(doubtful, asked)).await;

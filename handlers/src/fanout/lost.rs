@@ -52,14 +52,18 @@ impl LostTail {
     }
 }
 
-/// Lets these logs go on beyond what they lost. Returns the channels whose heads are to be read again,
-/// as the store failed, or somebody else has appended meanwhile.
-pub(super) async fn mend<S: Store>(
-    store: &S,
-    retention: Retention,
-    lost: Vec<LostTail>,
-) -> Vec<ChannelName> {
-    let mut doubtful = Vec::new();
+/// What came of letting logs go on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Mended {
+    /// Channels whose heads are to be read again: the store failed, or somebody else has appended meanwhile.
+    pub(super) doubtful: Vec<ChannelName>,
+    /// Logs that had lost their tail, and go on by us.
+    pub(super) tails: u64,
+}
+
+/// Lets these logs go on beyond what they lost.
+pub(super) async fn mend<S: Store>(store: &S, retention: Retention, lost: Vec<LostTail>) -> Mended {
+    let mut mended = Mended::default();
     for lost in lost {
         let event = lost.event();
         let LostTail { channel, head, seen } = lost;
@@ -75,15 +79,15 @@ pub(super) async fn mend<S: Store>(
             ..Conditions::default()
         };
         match store.append(&channel, event, &conditions).await {
-            Ok(_) => {}
-            Err(AppendError::Conflict { .. }) => doubtful.push(channel),
+            Ok(_) => mended.tails += u64::from(head.id != Cursor::START),
+            Err(AppendError::Conflict { .. }) => mended.doubtful.push(channel),
             Err(error @ (AppendError::Unavailable(_) | AppendError::RateLimited { .. })) => {
                 tracing::warn!(%channel, %error, "its readers cannot be told yet");
-                doubtful.push(channel);
+                mended.doubtful.push(channel);
             }
         }
     }
-    doubtful
+    mended
 }
 
 /// Does the same for a channel whose reader says that it was at `seen`, if a tail may be lost indeed.
@@ -131,8 +135,10 @@ mod tests {
         // Each has seen another part of what is lost, so they would say different things.
         let lost = |offset| LostTail { channel: channel.clone(), head, seen: id.plus(offset) };
         let retention = Retention::default();
-        assert_eq!(mend(&store, retention, vec![lost(3)]).await, []);
-        assert_eq!(mend(&store, retention, vec![lost(5)]).await, std::slice::from_ref(&channel));
+        let told = Mended { doubtful: Vec::new(), tails: 1 };
+        assert_eq!(mend(&store, retention, vec![lost(3)]).await, told);
+        let late = Mended { doubtful: vec![channel.clone()], tails: 0 };
+        assert_eq!(mend(&store, retention, vec![lost(5)]).await, late);
         let limits = RangeLimits { events_max: 10, bytes_max: 10_000 };
         let range = store.range(&channel, id, limits).await.unwrap();
         assert_eq!((range.events.len(), range.head.id.offset), (1, 1));

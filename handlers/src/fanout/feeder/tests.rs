@@ -385,7 +385,10 @@ async fn an_edge_that_has_more_than_the_store_is_told() {
     assert!(heads[0].id >= next);
     edge.until(&format!("events o:a {}-0 prev {head}: !failover", heads[0].id.epoch)).await;
     edge.until(&format!("events o:b {}-0 prev {ended}: !failover.", heads[1].id.epoch)).await;
-    assert_eq!(bench.stats.lost_tails_total.load(Ordering::Relaxed), 2);
+    eventually("both are counted", || async {
+        bench.stats.lost_tails_total.load(Ordering::Relaxed) == 2
+    })
+    .await;
     // Another edge that says so is behind now, and gets the same.
     let late = Recorder::new(1);
     bench.feed(&late, &[("o:a", Some(head.plus(3)))]).await;
