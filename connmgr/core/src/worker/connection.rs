@@ -151,6 +151,11 @@ impl Exchange {
         matches!(self.response, Response::Awaited).then(|| self.request())
     }
 
+    /// Whether it is the client who is to go on: there is room for more of its body.
+    pub(super) fn waits_for_client(&self) -> bool {
+        !self.decoder.is_done() && self.session.credits() > 0 && self.waits_for.is_none()
+    }
+
     /// What of the request an answer depends on.
     pub(super) fn request(&self) -> RequestParts {
         RequestParts { version: self.version, is_head: self.is_head }

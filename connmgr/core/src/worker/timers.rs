@@ -129,13 +129,20 @@ impl Worker {
                 (reading.since_ms.saturating_add(idle_ms), expiry)
             }
             State::Exchange(exchange) => {
-                let silent = match exchange.response {
-                    Response::Awaited => Expiry::Answer(GATEWAY_TIMEOUT),
-                    Response::Streaming(_) => stuck,
+                let (silent, stalled) = match exchange.response {
+                    Response::Awaited => {
+                        let late = if exchange.waits_for_client() {
+                            REQUEST_TIMEOUT
+                        } else {
+                            GATEWAY_TIMEOUT
+                        };
+                        (Expiry::Answer(GATEWAY_TIMEOUT), Expiry::Answer(late))
+                    }
+                    Response::Streaming(_) => (stuck, stuck),
                 };
                 earliest([
                     (exchange.eof_until_ms.unwrap_or(NEVER), gone),
-                    (exchange.progress_ms.saturating_add(timeouts.stream_ms), stuck),
+                    (exchange.progress_ms.saturating_add(timeouts.stream_ms), stalled),
                     (exchange.heard_ms.saturating_add(timeouts.session_ms), silent),
                     (exchange.next_keep_alive_ms(timeouts), Expiry::KeepSession),
                 ])

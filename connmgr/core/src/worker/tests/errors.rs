@@ -137,6 +137,25 @@ fn the_stream_timeout_is_heeded_however_short() {
 }
 
 #[test]
+fn who_is_waited_for_too_long_is_named() {
+    let mut config = config();
+    config.timeouts.stream_ms = 500;
+    for (credits, status) in [(0, "504 Gateway Timeout"), (50, "408 Request Timeout")] {
+        let mut edge = Edge::with(config.clone());
+        let client = edge.connect();
+        edge.send(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+        let mut session = edge.request();
+        session.credit(&mut edge, credits);
+        edge.told();
+        edge.advance(490);
+        session.say(&mut edge, zhttp::Kind::KeepAlive);
+        edge.advance(20);
+        assert!(edge.got(client).starts_with(&format!("HTTP/1.1 {status}\r\n")), "{credits}");
+        assert_eq!(edge.told_kinds(), ["done ", "h1 cancel"]);
+    }
+}
+
+#[test]
 fn a_handler_may_refuse() {
     for kind in [zhttp::Kind::Cancel, zhttp::Kind::Error] {
         let mut edge = Edge::new();
