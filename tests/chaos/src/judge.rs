@@ -44,6 +44,8 @@ pub struct Latency {
     pub p99: Duration,
     /// None took longer.
     pub max: Duration,
+    /// When the event was acknowledged that took so long.
+    pub slowest_acked: Option<Instant>,
 }
 
 /// When an event came last, and in which channel.
@@ -72,7 +74,7 @@ impl Verdict {
                 let id = Id::new(ack.cursor.epoch, ack.cursor.offset);
                 let seen = last_seen.get(&(channel, id));
                 // One that came before its publisher was told took nothing.
-                times.extend(seen.map(|seen| seen.saturating_duration_since(ack.at)));
+                times.extend(seen.map(|seen| (seen.saturating_duration_since(ack.at), ack.at)));
             }
         }
         verdict.latency = Latency::of(times);
@@ -151,13 +153,15 @@ impl Verdict {
 }
 
 impl Latency {
-    pub(crate) fn of(mut times: Vec<Duration>) -> Self {
+    /// Of times, each with when it began.
+    pub(crate) fn of(mut times: Vec<(Duration, Instant)>) -> Self {
         times.sort_unstable();
         let quantile = |percent: usize| {
             let index = (times.len() * percent).div_ceil(100).saturating_sub(1);
-            times.get(index).copied().unwrap_or_default()
+            times.get(index).map_or(Duration::ZERO, |(time, _)| *time)
         };
-        Latency { p50: quantile(50), p99: quantile(99), max: quantile(100) }
+        let slowest_acked = times.last().map(|(_, at)| *at);
+        Latency { p50: quantile(50), p99: quantile(99), max: quantile(100), slowest_acked }
     }
 }
 
@@ -282,7 +286,8 @@ mod tests {
 
     #[test]
     fn quantiles_are_of_all_times() {
-        let latency = Latency::of((1..=100).map(Duration::from_millis).collect());
+        let now = Instant::now();
+        let latency = Latency::of((1..=100).map(|ms| (Duration::from_millis(ms), now)).collect());
         let millis = [latency.p50, latency.p99, latency.max].map(|time| time.as_millis());
         assert_eq!(millis, [50, 99, 100]);
         assert_eq!(Latency::of(Vec::new()).max, Duration::ZERO);

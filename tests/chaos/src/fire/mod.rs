@@ -227,7 +227,7 @@ impl Fire {
         watching.abort();
         let failovers = view.borrow().failovers;
         let kept = self.kept(system).await?;
-        Ok(Burned { struck, published, readings, kept, failovers, took })
+        Ok(Burned { struck, published, readings, kept, failovers, since, took })
     }
 
     /// Starts all clients, and waits until each has its stream, or cannot get it.
@@ -278,7 +278,7 @@ impl Fire {
     }
 
     fn report(&self, system: Arc<System>, burned: Burned, stopped: &[String]) -> FireReport {
-        let Burned { struck, published, readings, kept, failovers, took } = burned;
+        let Burned { struck, published, readings, kept, failovers, since, took } = burned;
         let names = self.channel_names();
         let evidence =
             Evidence { names: &names, acks: &published.acks, kept: &kept, readings: &readings };
@@ -306,6 +306,7 @@ impl Fire {
             clients_slow: readings.iter().filter(|reading| reading.is_slow).count(),
             struck,
             failovers,
+            since,
             took,
             packets_lost,
             left_out,
@@ -322,6 +323,7 @@ struct Burned {
     readings: Vec<Reading>,
     kept: Vec<Kept>,
     failovers: u64,
+    since: Instant,
     took: Duration,
 }
 

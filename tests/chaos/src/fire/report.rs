@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Fire, Kind, Struck};
 use crate::Verdict;
 use crate::publisher::Tally;
@@ -23,7 +25,9 @@ pub struct FireReport {
     pub struck: Struck,
     /// Replicas that were seen to have become masters.
     pub failovers: u64,
-    /// From the first event until all was mended, and published.
+    /// When the first event was published.
+    pub since: Instant,
+    /// From then until all was mended, and published.
     pub took: Duration,
     /// Packets that the wire lost.
     pub packets_lost: u64,
@@ -61,6 +65,13 @@ impl FireReport {
     /// Whether everything was as it must be.
     pub fn is_clean(&self) -> bool {
         self.verdict.is_clean()
+    }
+
+    /// When the event came that took longest.
+    fn slowest(&self) -> String {
+        let acked = self.verdict.latency.slowest_acked;
+        let after = acked.map(|acked| seconds(acked.saturating_duration_since(self.since)));
+        after.map_or(String::new(), |after| format!(", of {after}"))
     }
 
     /// Names and values, in the order in which they are shown.
@@ -103,7 +114,10 @@ impl FireReport {
                     milliseconds(verdict.latency.p99)
                 ),
             ),
-            ("ack to last client, max", seconds(verdict.latency.max)),
+            (
+                "ack to last client, max",
+                format!("{}{}", seconds(verdict.latency.max), self.slowest()),
+            ),
             ("reconnects, as the edge was ended", verdict.reconnects.to_string()),
             ("attempts to come back in vain", verdict.sent_away.to_string()),
             ("acknowledged events lost by the store", verdict.lost_acknowledged.to_string()),
