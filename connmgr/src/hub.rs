@@ -87,8 +87,8 @@ impl Outbox {
     /// Tells a worker that has caught up what it missed.
     fn make_good(&mut self) {
         if self.waiting < FROM_HUB_MAX / 2 {
-            let heads = self.missed.drain().map(|(name, head)| Fed::Head(name, head));
-            self.batch.extend(heads.map(FromHub::Fed));
+            let missed = self.missed.drain().map(|(name, head)| FromHub::Missed(name, head));
+            self.batch.extend(missed);
         }
     }
 
@@ -418,7 +418,7 @@ mod tests {
         taken.clear();
         queue.take(&mut taken);
         assert!(matches!(&taken[0], FromHub::Fed(Fed::Events(_))));
-        let FromHub::Fed(Fed::Head(name, head)) = &taken[1] else { panic!("{taken:?}") };
+        let FromHub::Missed(name, head) = &taken[1] else { panic!("{taken:?}") };
         assert_eq!((&**name, *head), ("o:a", Cursor::new(5, 2)));
         assert_eq!(taken.len(), 2);
     }

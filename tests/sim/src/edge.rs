@@ -366,8 +366,9 @@ impl World {
                 continue;
             }
             if seat.waiting < max / 2 {
-                let heads = std::mem::take(&mut seat.missed);
-                good.extend(heads.into_iter().map(|(name, head)| (worker, Fed::Head(name, head))));
+                let missed = std::mem::take(&mut seat.missed);
+                let told = missed.into_iter().map(|(name, head)| FromHub::Missed(name, head));
+                good.extend(told.map(|message| (worker, message)));
             } else {
                 edge.plans_good = true;
             }
@@ -375,9 +376,9 @@ impl World {
         if edge.plans_good {
             self.schedule.at(self.now_ms + MISSED_RETRY_MS, Action::MakeGood { life });
         }
-        for (worker, fed) in good {
+        for (worker, message) in good {
             self.mark(Mark::WorkerTold);
-            self.tell_worker(worker, FromHub::Fed(fed));
+            self.tell_worker(worker, message);
         }
     }
 
@@ -410,7 +411,8 @@ impl World {
             | FromHub::Unserved(_)
             | FromHub::HandlerLeft(_)
             | FromHub::Undelivered(_)
-            | FromHub::Fed(_) => {}
+            | FromHub::Fed(_)
+            | FromHub::Missed(..) => {}
         }
         let mut told = Ok(());
         self.at_worker(worker, |machine, sockets, now_ms| {

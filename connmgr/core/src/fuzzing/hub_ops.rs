@@ -353,7 +353,10 @@ impl World {
     fn handle_message(&mut self, worker: u16, message: FromHub) {
         assert!(worker < WORKERS, "there is such a worker");
         match message {
-            FromHub::Undelivered(_) | FromHub::Stalled(_) | FromHub::Flowing(_) => {
+            FromHub::Undelivered(_)
+            | FromHub::Stalled(_)
+            | FromHub::Flowing(_)
+            | FromHub::Missed(..) => {
                 unreachable!("the shell says that")
             }
             FromHub::Packet(_) | FromHub::Reply(_) | FromHub::Malformed { .. } => self.passed += 1,

@@ -292,6 +292,15 @@ impl Members {
         }
     }
 
+    /// Events of a channel, which ends there, were lost on their way here: a range that was asked for is not waited for.
+    pub fn handle_missed(&mut self, name: &str, head: Cursor) {
+        if let Some(&channel) = self.names.get(name) {
+            self.learn(channel, head);
+            self.handle_answer(channel, |_| true);
+            self.settle(channel);
+        }
+    }
+
     fn handle_events(&mut self, run: &Arc<Run>) {
         let Some(&key) = self.names.get(run.channel()) else { return };
         self.learn(key, run.last());

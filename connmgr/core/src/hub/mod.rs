@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use zhttp::hold::{Events, Gap, Heads, Hello};
-use zhttp::{Envelope, Ids, Kind, Packet, PacketError, Salvage, hold};
+use zhttp::{Cursor, Envelope, Ids, Kind, Packet, PacketError, Salvage, hold};
 
 use dispatch::{Dispatch, DispatchOutput, Verdict};
 pub use dispatch::{DispatchConfig, Pending, Route};
@@ -111,6 +111,9 @@ pub enum FromHub {
     Flowing(HandlerId),
     /// About channels.
     Fed(Fed),
+    /// Events of this channel, which ends there, were dropped because too much waited for this worker. They may be what it
+    /// had asked for.
+    Missed(Arc<str>, Cursor),
 }
 
 /// What the shell is to do.

@@ -98,7 +98,8 @@ fn told_workers(hub: &mut Hub) -> Vec<String> {
             | FromHub::Undelivered(_)
             | FromHub::Stalled(_)
             | FromHub::Flowing(_)
-            | FromHub::Fed(_) => {
+            | FromHub::Fed(_)
+            | FromHub::Missed(..) => {
                 panic!("{message:?}")
             }
         });

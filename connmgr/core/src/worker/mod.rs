@@ -410,6 +410,7 @@ impl Worker {
                 }
             }
             FromHub::Fed(fed) => self.members.handle_fed(fed),
+            FromHub::Missed(channel, head) => self.members.handle_missed(channel, *head),
         }
         Ok(())
     }

@@ -101,6 +101,21 @@ fn live_to_due_to_live() {
 }
 
 #[test]
+fn a_range_that_was_dropped_on_its_way_is_asked_again_at_once() {
+    let mut members = members();
+    open(&mut members, 1, &[("o:a", Cursor::START)]);
+    wants(&mut members, 0);
+    head(&mut members, "o:a", at(4));
+    assert_eq!(wants(&mut members, 0), [range(Cursor::START)]);
+    head(&mut members, "o:a", at(4));
+    assert_eq!(wants(&mut members, 0), [], "it is on its way");
+    members.handle_missed("o:a", at(4));
+    members.handle_missed("o:nobody", at(4));
+    assert_eq!(wants(&mut members, 0), [range(Cursor::START)]);
+    members.check_invariants();
+}
+
+#[test]
 fn behind_to_live() {
     let mut members = members();
     open(&mut members, 1, &[("o:a", Cursor::START)]);
