@@ -216,7 +216,11 @@ impl Handler {
                 let payload = packet.payload().map_err(|error| error.to_string())?;
                 work.credits += u64::from(payload.credits);
                 if work.credits > work.credits_max {
-                    return Err(format!("{} credits, of {}", work.credits, work.credits_max));
+                    if is_strict {
+                        return Err(format!("{} credits, of {}", work.credits, work.credits_max));
+                    }
+                    // Both the request and what followed it came again, to one who had ended its session.
+                    work.credits = work.credits_max;
                 }
                 doings.advances.push(work.id.clone());
             }

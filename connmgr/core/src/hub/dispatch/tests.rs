@@ -310,6 +310,26 @@ fn who_was_late_and_gives_up_does_not_answer() {
 }
 
 #[test]
+fn who_gave_up_is_not_given_it_again_in_the_same_life() {
+    let mut edge = Edge::new();
+    edge.hello("a", 0);
+    edge.request(0, "1", "/events/x");
+    edge.said(0);
+    edge.expire(5000);
+    edge.hello("b", 0);
+    assert_eq!(edge.said(5000), ["1 to b"]);
+    assert_eq!(edge.speak("a", "1", true), Verdict::Withdrawn);
+    edge.hello("a", 0);
+    edge.left(5000, "b");
+    assert_eq!(edge.refuse_pushes(5000), ["1"], "it goes to whoever is left");
+    edge.left(5000, "a");
+    edge.hello("a", 0);
+    assert_eq!(edge.said(5000), ["1 to a"], "it has forgotten it");
+    assert_eq!(edge.answer("a", "1"), Verdict::Pass);
+    edge.done("1");
+}
+
+#[test]
 fn who_answered_late_and_is_lost_is_told_of() {
     let mut edge = Edge::new();
     edge.hello("a", 0);
