@@ -16,6 +16,7 @@ pub mod ring;
 mod seeded;
 pub mod session;
 mod slab;
+pub mod websocket;
 pub mod wheel;
 pub mod worker;
 

@@ -3,7 +3,9 @@
 //! The body is exactly the text, without a newline, as clients and tests compare it. It says what went wrong and
 //! nothing of what the client sent.
 
-use super::response::{RequestContext, write_connection, write_field, write_status_line};
+use super::response::{
+    RequestContext, UPGRADE_REQUIRED, write_connection, write_field, write_status_line,
+};
 
 /// What the edge answers without a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,15 @@ pub fn write_error(out: &mut Vec<u8>, request: &RequestContext<'_>, error: &Erro
     if let Some(seconds) = error.retry_after_secs {
         write_field(out, b"Retry-After", number.format(seconds).as_bytes());
     }
-    write_connection(out, request.version, request.keep_alive);
+    if error.status == UPGRADE_REQUIRED {
+        // RFC 6455 §4.4, RFC 9110 §15.5.22.
+        write_field(out, b"Upgrade", b"websocket");
+        let options: &[u8] = if request.keep_alive { b"upgrade" } else { b"upgrade, close" };
+        write_field(out, b"Connection", options);
+        write_field(out, b"Sec-WebSocket-Version", b"13");
+    } else {
+        write_connection(out, request.version, request.keep_alive);
+    }
     write_field(out, b"Date", request.date.as_bytes());
     out.extend_from_slice(b"\r\n");
     if !request.is_head {
@@ -46,6 +56,7 @@ pub fn write_error(out: &mut Vec<u8>, request: &RequestContext<'_>, error: &Erro
 /// The usual reason phrase of a status code (RFC 9110 §15, RFC 6585), or an empty one, which is allowed (RFC 9112 §4).
 pub fn reason_phrase(code: u16) -> &'static str {
     match code {
+        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         202 => "Accepted",
@@ -116,6 +127,15 @@ mod tests {
             "HTTP/1.1 414 URI Too Long\r\nContent-Type: text/plain\r\nContent-Length: 23\r\n\
              Connection: close\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\nRequest target too long"
         );
+    }
+
+    /// It is the only thing that the edge wants a client to switch to.
+    #[test]
+    fn who_comes_with_another_version_of_websocket_is_told_which_is_spoken() {
+        let text = written(&RequestContext::unreadable(DATE), &ErrorResponse::new(426, "x"));
+        let fields =
+            "Upgrade: websocket\r\nConnection: upgrade, close\r\nSec-WebSocket-Version: 13\r\n";
+        assert!(text.contains(fields), "{text}");
     }
 
     #[test]

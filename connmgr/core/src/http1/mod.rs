@@ -47,6 +47,7 @@ pub use response::{
     BodyPlan, RESPONSE_HEAD_BYTES_MAX, RequestContext, ResponseError, ResponseHead, WrittenHead,
     write_head,
 };
+pub(crate) use response::{check, is_dropped, write_field, write_status_line};
 pub use scanner::{HeadLimits, HeadScanner, HeadSpan, LEADING_CRLFS_MAX};
 
 /// The interim response that lets a client go on which sent `Expect: 100-continue` (RFC 9110 §15.2.1). Only for

@@ -129,7 +129,10 @@ where
     H: Iterator<Item = (&'h [u8], &'h [u8])> + Clone,
 {
     let ResponseHead { code, reason, headers } = response;
-    let given = check(code, reason, headers.clone())?;
+    if !(200..=599).contains(&code) {
+        return Err(ResponseError::Code { code });
+    }
+    let given = check(reason, headers.clone())?;
     let (length, body) = frame(request, code, plan, given.length);
     let keep_alive = request.keep_alive && body != BodyEncoder::UntilClose;
 
@@ -158,20 +161,16 @@ where
 }
 
 /// What a handler's fields say that matters here.
-struct Given {
+pub(crate) struct Given {
     length: Option<u64>,
     has_date: bool,
 }
 
-/// Refuses a head that must not be sent.
-fn check<'h>(
-    code: u16,
+/// Refuses a reason and fields that must not be sent.
+pub(crate) fn check<'h>(
     reason: &str,
     headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
 ) -> Result<Given, ResponseError> {
-    if !(200..=599).contains(&code) {
-        return Err(ResponseError::Code { code });
-    }
     if breaks_line(reason.as_bytes()) {
         return Err(ResponseError::Reason);
     }
@@ -230,7 +229,7 @@ fn frame(
 }
 
 /// Whether a field of a handler does not go to the client: it is about the connection, or is written here.
-fn is_dropped(name: &[u8]) -> bool {
+pub(crate) fn is_dropped(name: &[u8]) -> bool {
     DROPPED_FIELDS.iter().any(|dropped| name.eq_ignore_ascii_case(dropped))
 }
 
@@ -240,7 +239,7 @@ fn breaks_line(bytes: &[u8]) -> bool {
 }
 
 /// RFC 9112 §4.
-pub(super) fn write_status_line(out: &mut Vec<u8>, code: u16, reason: &str) {
+pub(crate) fn write_status_line(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(code).as_bytes());
     out.push(b' ');
@@ -248,7 +247,7 @@ pub(super) fn write_status_line(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(CRLF);
 }
 
-pub(super) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -265,7 +264,7 @@ pub(super) fn write_connection(out: &mut Vec<u8>, version: Version, keep_alive: 
 }
 
 /// RFC 9110 §15.5.22.
-const UPGRADE_REQUIRED: u16 = 426;
+pub(super) const UPGRADE_REQUIRED: u16 = 426;
 
 /// Fields of a handler that do not go to the client. `Content-Length` is written from what it said.
 const DROPPED_FIELDS: [&[u8]; 7] = [
