@@ -34,6 +34,7 @@ use crate::listener::{self, Bound, ListenError, Listener};
 use crate::metrics::{self, Metrics, MetricsServer, ThreadMetrics};
 use crate::observe::ObserveError;
 use crate::queue::Queue;
+use crate::tls::{Tls, TlsError};
 use crate::worker::{Shared, WorkerLoop};
 
 /// Requests that wait for a handler, at most; some 500 bytes each, and in req mode their bodies, for as many as there may
@@ -64,6 +65,9 @@ pub enum StartError {
     /// A port or a path cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] ObserveError),
@@ -89,6 +93,8 @@ pub struct Edge {
     drain_timeout: Duration,
     addresses: Vec<SocketAddr>,
     metrics: Metrics,
+    /// For listeners with TLS.
+    tls: Option<Tls>,
     /// Answers until the edge has ended.
     _metrics_server: Option<MetricsServer>,
 }
@@ -101,6 +107,7 @@ impl Edge {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let workers = config.workers.get();
         let metrics = Metrics::new(workers);
+        let tls = Tls::start(&config.tls_identities_dir, &config.listen)?;
         let serve = |spec| metrics::serve(spec, metrics.clone());
         let metrics_server = config.prometheus.as_ref().map(serve).transpose()?;
         let bound: Result<Vec<Bound>, ListenError> =
@@ -130,6 +137,7 @@ impl Edge {
             drain_timeout: config.timeouts.drain,
             addresses: bound.iter().filter_map(Bound::local_addr).collect(),
             metrics,
+            tls,
             _metrics_server: metrics_server,
         };
         if let Err(error) = edge.let_in(config, clock, polls, bound) {
@@ -154,8 +162,11 @@ impl Edge {
             // With the real port where that was left to the system.
             let address = bound.local_addr().map(|address| address.to_string());
             places.push(address.unwrap_or_else(|| spec.to_string()));
+            let of_listener = |tls: &Tls| tls.server_config(spec.default_cert());
+            let has_tls = |_: &&Tls| spec.tls.is_some();
+            let tls = self.tls.as_ref().filter(has_tls).map(of_listener).transpose()?;
             for (worker, listener) in bound.listen(config.workers)?.into_iter().enumerate() {
-                listeners[worker].push(listener);
+                listeners[worker].push(listener.with_tls(tls.clone()));
             }
         }
         for (index, (poll, listeners)) in polls.into_iter().zip(listeners).enumerate() {
@@ -324,6 +335,7 @@ fn worker_config(config: &Config, index: usize) -> WorkerConfig {
             req_ms: millis(config.timeouts.req),
             ..TimeoutConfig::default()
         },
+        compression: config.compression,
         members: MembersConfig { seed: seed(), range_retry_ms: RANGE_RETRY_MS },
     }
 }

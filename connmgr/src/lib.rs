@@ -19,8 +19,10 @@ mod queue;
 mod run;
 mod sockets;
 mod stalled;
+mod tls;
 mod worker;
 
 pub use edge::{Edge, StartError};
 pub use observe::ObserveError;
 pub use run::run;
+pub use tls::{IdentityError, TlsError};

@@ -40,6 +40,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{ListenAddress, ListenSpec};
@@ -156,6 +157,7 @@ impl From<io::Error> for AcceptError {
 pub struct Listener {
     socket: Listening,
     mode: Mode,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 #[derive(Debug)]
@@ -224,7 +226,7 @@ impl Bound {
                 .map_err(|source| ListenError::from_io(address, source))?,
             Place::Unix(bound) => listen_unix(bound, workers)?,
         };
-        let listener = |socket| Listener { socket, mode: self.mode };
+        let listener = |socket| Listener { socket, mode: self.mode, tls: None };
         Ok(sockets.into_iter().map(listener).collect())
     }
 }
@@ -321,6 +323,16 @@ impl Listener {
     /// How the requests of its clients go to handlers.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The same listener for clients that speak TLS, if there is a configuration for it.
+    pub(crate) fn with_tls(self, tls: Option<Arc<ServerConfig>>) -> Listener {
+        Listener { tls, ..self }
+    }
+
+    /// What the sessions of its clients are made with. `None`: they speak no TLS.
+    pub(crate) fn tls(&self) -> Option<&Arc<ServerConfig>> {
+        self.tls.as_ref()
     }
 
     fn source(&mut self) -> &mut dyn Source {

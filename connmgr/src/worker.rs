@@ -1,8 +1,8 @@
 //! A worker's thread: turns mio and the [`Worker`] machine.
 //!
 //! One turn: wait for sockets, the hub or a deadline; read what came, at most
-//! [`READS_PER_TURN`] times for a connection; pass on what the hub said; let time pass; write a
-//! slice of what waits for those who take bytes again; deliver a slice of the events that are due; do what the machine
+//! [`READS_PER_TURN`] times for a connection, and with few steps of TLS handshakes, which take time; pass on what the hub
+//! said; let time pass; write a slice of what waits for those who take bytes again; deliver a slice of the events that are due; do what the machine
 //! says; hand the hub its batch. Sockets are watched edge-triggered, both ways, from accept to close, so that an
 //! idle connection costs no system call.
 //!
@@ -155,6 +155,8 @@ pub(crate) struct WorkerLoop {
     from_hub: VecDeque<forebay_core::hub::FromHub>,
     /// Connections that may be read without waiting for the socket to say so.
     readable: VecDeque<Key>,
+    /// Connections whose TLS handshake has something to go on with, in the order in which they came.
+    handshakes: VecDeque<Key>,
     /// Connections that take bytes again, each once.
     writable: VecDeque<Key>,
     /// By listener.
@@ -199,6 +201,7 @@ impl WorkerLoop {
             to_hub: VecDeque::new(),
             from_hub: VecDeque::new(),
             readable: VecDeque::new(),
+            handshakes: VecDeque::new(),
             writable: VecDeque::new(),
             is_congested: false,
             is_draining: false,
@@ -247,7 +250,8 @@ impl WorkerLoop {
 
     /// How long nothing is due.
     fn timeout(&self) -> Option<Duration> {
-        let may_read = !self.readable.is_empty() && !self.is_congested;
+        let has_input = !self.readable.is_empty() || !self.handshakes.is_empty();
+        let may_read = has_input && !self.is_congested;
         let is_busy = self.has_work || !self.writable.is_empty() || may_read;
         if is_busy || !self.queues.from_hub.may_sleep() {
             return Some(Duration::ZERO);
@@ -291,6 +295,7 @@ impl WorkerLoop {
         self.set_date();
         self.accept(now_ms);
         if !self.is_congested {
+            self.shake_hands(now_ms);
             for _ in 0..self.readable.len() {
                 if self.machine.waiting_outputs() >= OUTPUTS_PER_TURN {
                     // The others have their turn first, and the hub tells whether it goes on.
@@ -336,7 +341,7 @@ impl WorkerLoop {
                 Output::Close(key, reason) => {
                     let worker = self.machine.index();
                     tracing::debug!("connection {worker}-{}: closed, {reason}", key.index);
-                    self.sockets.remove(self.poll.registry(), key);
+                    self.sockets.remove(self.poll.registry(), key, reason);
                     // There is a place again, and a descriptor.
                     self.resume_accepting();
                 }
@@ -351,6 +356,16 @@ impl WorkerLoop {
         {
             self.sockets.handle_flushing(key);
             self.machine.handle_writable(now_ms, &mut self.sockets, key);
+        }
+    }
+
+    /// Goes on with handshakes that had to wait.
+    fn shake_hands(&mut self, now_ms: u64) {
+        self.sockets.handle_turn();
+        while self.sockets.may_shake_hands()
+            && let Some(key) = self.handshakes.pop_front()
+        {
+            self.read(now_ms, key);
         }
     }
 
@@ -369,14 +384,25 @@ impl WorkerLoop {
                 ReadOutcome::Bytes(bytes) => {
                     let input = &self.buffer[..bytes];
                     self.machine.handle_input(now_ms, &mut self.sockets, key, input);
-                    // The socket had no more, and says so when it has; unless it has said its last.
-                    if bytes < room && !self.sockets.is_read_closed(key) {
-                        return;
-                    }
+                }
+                ReadOutcome::Last(bytes) => {
+                    let input = &self.buffer[..bytes];
+                    self.machine.handle_input(now_ms, &mut self.sockets, key, input);
+                    return;
                 }
                 ReadOutcome::Blocked => return,
+                ReadOutcome::Deferred => {
+                    self.handshakes.push_back(key);
+                    return;
+                }
                 ReadOutcome::Eof => {
                     self.machine.handle_eof(now_ms, &mut self.sockets, key);
+                    return;
+                }
+                ReadOutcome::Refused(error) => {
+                    let worker = self.machine.index();
+                    tracing::debug!("connection {worker}-{}: TLS refused, {error}", key.index);
+                    self.machine.handle_error(key);
                     return;
                 }
                 ReadOutcome::Failed => {
@@ -429,11 +455,12 @@ impl WorkerLoop {
                     Mode::Stream => self.counted_stream += 1,
                     Mode::Req => self.counted_req += 1,
                 }
-                let key = self.machine.accept(now_ms, mode);
+                let tls = self.listeners[index].tls().cloned();
+                let key = self.machine.accept(now_ms, mode, tls.is_some());
                 // The ids of its sessions begin so, too.
                 let worker = self.machine.index();
                 tracing::debug!("connection {worker}-{}: accepted, in {mode} mode", key.index);
-                if self.sockets.insert(self.poll.registry(), key, stream).is_err() {
+                if self.sockets.insert(self.poll.registry(), key, stream, tls).is_err() {
                     self.machine.handle_error(key);
                 }
             }

@@ -3,8 +3,8 @@
 //! `edge/process.rs` starts the binary on a free port and reads its log, `edge/client.rs` is an HTTP
 //! client that sees every byte, `edge/handler.rs` speaks ZHTTP through `peers/peer.py`, so that a
 //! handler can be killed; `peers/zhttp.py` are handlers that need not ask the test. `edge/mutator.rs` spoils
-//! input, `edge/unread.rs` sees when the edge has read what was sent. Nothing here waits for time to pass,
-//! but where a timeout of the edge is what is tested.
+//! input, `edge/unread.rs` sees when the edge has read what was sent, `edge/tls_client.rs` makes certificates. Nothing
+//! here waits for time to pass, but where a timeout of the edge is what is tested.
 
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
@@ -48,5 +48,15 @@ mod reach;
 mod req;
 #[path = "edge/sessions.rs"]
 mod sessions;
+#[path = "edge/tls.rs"]
+mod tls;
+#[path = "edge/tls_client.rs"]
+mod tls_client;
+#[path = "edge/tls_programs.rs"]
+mod tls_programs;
+#[path = "edge/tls_reload.rs"]
+mod tls_reload;
+#[path = "edge/tls_traffic.rs"]
+mod tls_traffic;
 #[path = "edge/unread.rs"]
 mod unread;

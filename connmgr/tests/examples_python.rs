@@ -15,14 +15,20 @@ mod edges;
 #[allow(dead_code, reason = "shared with the tests of the edge")]
 #[path = "edge/process.rs"]
 mod process;
+#[path = "peers/websocket.rs"]
+mod websocket;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use client::Client;
 use edges::{Edge, Kind, Mode};
@@ -134,6 +140,7 @@ behind_each_edge! {
     print_requests_and_send_response: Stream,
     keep_alive_forgets_clients_of_a_dead_edge: Stream,
     handoff: Stream,
+    websocket_echo: Stream,
     req: Req,
 }
 
@@ -226,6 +233,27 @@ async fn handoff(edge: Edge) {
     }
     drop(client);
     assert_eq!(programs.line().await, "the client has left");
+}
+
+async fn websocket_echo(edge: Edge) {
+    let _program = Program::start(&edge, "websocket_echo.py", &[]);
+    let mut client = websocket::connect(&format!("ws://{}/echo", edge.address)).await;
+    let large = "ä".repeat(400_000);
+    for message in [
+        Message::text("hello"),
+        Message::text(""),
+        Message::binary(vec![0, 255, 1]),
+        Message::text(large),
+        Message::binary(vec![7; 1_000_000]),
+    ] {
+        within(client.send(message.clone())).await.unwrap();
+        assert_eq!(within(client.next()).await.unwrap().unwrap(), message);
+    }
+    let close = CloseFrame { code: CloseCode::Library(4001), reason: "that is all".into() };
+    within(client.close(Some(close.clone()))).await.unwrap();
+    let answer = within(client.next()).await.unwrap().unwrap();
+    assert_eq!(answer, Message::Close(Some(close)));
+    assert!(within(client.next()).await.is_none(), "the connection is closed");
 }
 
 async fn req(edge: Edge) {

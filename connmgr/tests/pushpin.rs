@@ -17,15 +17,19 @@ mod backend;
 mod client;
 #[path = "pushpin/process.rs"]
 mod process;
+#[path = "peers/websocket.rs"]
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use client::Client;
-use peers::{Peer, unhex};
+use peers::{Peer, unhex, within};
 use process::Pushpin;
 
 /// The version that takes `condure_bin`; from 1.38 on the connection manager is a part of it.
@@ -57,6 +61,7 @@ async fn everything_works_behind_pushpin() {
     large_response(&pushpin).await;
     uploads(&pushpin).await;
     long_polling(&pushpin).await;
+    websockets(&pushpin).await;
     stream_to_many(&mut pushpin).await;
     one_client_leaves(&mut pushpin, &mut holders).await;
     all_clients_leave(&mut pushpin, &mut holders).await;
@@ -127,6 +132,30 @@ async fn long_polling(pushpin: &Pushpin) {
         }
     }
     passed("long-polling holds, answered by a publish");
+}
+
+/// Pushpin's handler for tests echoes at `/ws`, and subscribes to a channel. It takes messages whole, within the 8192
+/// bytes that it grants.
+async fn websockets(pushpin: &Pushpin) {
+    let url = format!("ws://{}/ws?channel=sockets", pushpin.address);
+    let mut clients = Vec::new();
+    for number in 0..20 {
+        let mut client = websocket::connect(&url).await;
+        for message in [Message::text(format!("hello {number}")), Message::binary(vec![1; 8_000])] {
+            within(client.send(message.clone())).await.unwrap();
+            assert_eq!(within(client.next()).await.unwrap().unwrap(), message);
+        }
+        clients.push(client);
+    }
+    pushpin.publish("sockets", json!({"ws-message": {"content": "to all"}})).await;
+    for client in &mut clients {
+        assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::text("to all"));
+        within(client.close(None)).await.unwrap();
+        while let Some(Ok(message)) = within(client.next()).await {
+            assert!(message.is_close(), "{message}");
+        }
+    }
+    passed("WebSockets echo, get a publish, and close");
 }
 
 async fn stream_to_many(pushpin: &mut Pushpin) {

@@ -123,6 +123,8 @@ impl<'a> Iterator for Ids<'a> {
 pub struct Ext<'a> {
     /// `multi`: packets with several ids are understood.
     pub multi: bool,
+    /// `ping`: the handler of a WebSocket wants to see pings, though they are answered for it.
+    pub ping: bool,
     /// `hold`: a version in a request, a map in a response (`zhttp-spec/hold.md`).
     pub hold: Option<Value<'a>>,
 }
@@ -275,6 +277,7 @@ fn read_ext(value: Value<'_>) -> Result<Ext<'_>, PacketError> {
         match entry? {
             (_, Value::Null) => {}
             (b"multi", value) => ext.multi = bool_of(value, "ext.multi")?,
+            (b"ping", value) => ext.ping = bool_of(value, "ext.ping")?,
             (b"hold", value) => ext.hold = Some(value),
             _ => {}
         }

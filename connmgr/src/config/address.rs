@@ -89,12 +89,15 @@ pub enum AddressError {
         /// The prefix, as it was typed.
         prefix: String,
     },
-    /// A parameter of Condure that Forebay does not have yet.
-    #[error("{param} is not supported yet")]
-    NotSupported {
-        /// The parameter's name.
-        param: &'static str,
+    /// `default-cert=` is none that a file can have, below its directory.
+    #[error("default-cert must be the name of a file: {name:?}")]
+    InvalidCertName {
+        /// The name, as it was typed.
+        name: String,
     },
+    /// A certificate for clients that are not encrypted.
+    #[error("default-cert is without effect if there is no tls")]
+    CertWithoutTls,
 }
 
 /// Parses a place with its parameters. What is no parameter of a place goes to `other`, with whether the place is

@@ -63,10 +63,21 @@ pub struct ConnmgrArgs {
 #[command(next_help_heading = "Listeners")]
 pub struct ListenerArgs {
     /// Where to take clients; repeatable. A unix socket is PATH,local and may have ,mode=OCTAL ,user=NAME ,group=NAME.
-    /// ,req sends whole requests to --zclient-req, ,stream (the default) sends them in pieces to --zclient-stream
-    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream|req]", num_args(1..))]
+    /// ,req sends whole requests to --zclient-req, ,stream (the default) sends them in pieces to --zclient-stream. A port
+    /// with ,tls is encrypted (TLS 1.2 and 1.3); ,default-cert=NAME is for clients that ask for no name, or for another one
+    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream|req][,tls]", num_args(1..))]
     #[arg(value_parser = ListValueParser, default_value = LISTEN_DEFAULT)]
     pub listen: Vec<ListValue>,
+
+    /// Directory of certificates for listeners with tls: NAME.crt (a chain) and NAME.key, in PEM. A client gets that of
+    /// the name it asks for, else _.PARENT, else default-cert. Files that change are loaded within a second
+    #[arg(long, env = "FOREBAY_TLS_IDENTITIES_DIR", value_name = "DIR", default_value = ".")]
+    pub tls_identities_dir: PathBuf,
+
+    /// Compress WebSocket messages for clients that offer permessage-deflate, each by itself: nothing is kept for a
+    /// connection that rests
+    #[arg(long, env = "FOREBAY_COMPRESSION", value_parser = BoolishValueParser::new())]
+    pub compression: bool,
 
     /// Worker threads, 1 to 1024; each has its own listener, connections and buffers
     #[arg(long, env = "FOREBAY_WORKERS", value_name = "N", default_value_t = 2)]
@@ -222,13 +233,9 @@ pub struct CompatibilityArgs {
     #[arg(long, env = "FOREBAY_CONNECTION_BLOCKS_MAX", value_name = "N", default_value_t = 2)]
     pub connection_blocks_max: usize,
 
-    /// WebSocket messages queued for a connection; without effect until there are WebSockets
+    /// WebSocket messages queued for a connection; without effect: what waits is bounded in bytes, by --buffer-size
     #[arg(long, env = "FOREBAY_MESSAGES_MAX", value_name = "N", default_value_t = 100)]
     pub messages_max: usize,
-
-    /// Directory of NAME.crt and NAME.key; without effect until listeners have tls
-    #[arg(long, env = "FOREBAY_TLS_IDENTITIES_DIR", value_name = "DIR", default_value = ".")]
-    pub tls_identities_dir: PathBuf,
 
     /// Let no outgoing request reach private networks; without effect until there is a client mode
     #[arg(long, env = "FOREBAY_DENY_OUT_INTERNAL", value_parser = BoolishValueParser::new())]
@@ -247,8 +254,4 @@ pub struct CompatibilityArgs {
     /// Connect the sockets of client mode; refused, not supported yet
     #[arg(long, env = "FOREBAY_ZSERVER_CONNECT", value_parser = BoolishValueParser::new())]
     pub zserver_connect: bool,
-
-    /// Compress WebSocket messages; refused, not supported yet
-    #[arg(long, env = "FOREBAY_COMPRESSION", value_parser = BoolishValueParser::new())]
-    pub compression: bool,
 }

@@ -140,10 +140,4 @@ pub enum ConfigError {
         /// The option.
         key: &'static str,
     },
-    /// Another option of Condure that Forebay does not have yet.
-    #[error("--{key} is not supported yet")]
-    NotSupported {
-        /// The option.
-        key: &'static str,
-    },
 }

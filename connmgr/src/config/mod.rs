@@ -29,6 +29,7 @@ mod value;
 mod tests;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use forebay_core::worker::Mode;
 use tracing::level_filters::LevelFilter;
@@ -44,7 +45,7 @@ pub use limits::{
     BODY_BUFFER_SIZE_MAX, BUFFER_SIZE_MAX, BUFFER_SIZE_MIN, CLIENT_BACKLOG_MAX, CONNECTIONS_MAX,
     Limits, REQUEST_HEAD_MAX, REQUEST_HEAD_MIN, REQUEST_TARGET_MIN, Timeouts,
 };
-pub use listen::ListenSpec;
+pub use listen::{ListenSpec, TlsSpec};
 pub use prometheus::{PREFIX_LEN_MAX, PrometheusSpec};
 pub use route::{DEFAULT_GROUP, ROUTES_MAX, Route, RouteError, Routes};
 pub use value::{DURATION_SECONDS_MAX, FILE_MODE_MAX, ListValue, ListValueParser, parse_duration};
@@ -75,6 +76,10 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// Where clients connect. At least one.
     pub listen: Vec<ListenSpec>,
+    /// Where the certificates of listeners with TLS are. Not looked at if there is none.
+    pub tls_identities_dir: PathBuf,
+    /// WebSockets may be compressed, if their clients offer it.
+    pub compression: bool,
     /// Where handlers are.
     pub handlers: Handlers,
     /// What the edge may hold.
@@ -105,6 +110,8 @@ impl Config {
             workers: NonZeroUsize::new(workers).expect("its range starts at 1"),
             handlers: Handlers::resolve(&args.handlers, &listen)?,
             listen,
+            tls_identities_dir: args.listeners.tls_identities_dir.clone(),
+            compression: args.listeners.compression,
             limits,
             timeouts: Timeouts::resolve(&args.timeouts)?,
             debug_socket: resolve_debug_socket(args.observation.debug_socket.as_deref())?,
@@ -147,9 +154,6 @@ fn check_compatibility(args: &CompatibilityArgs, stream_maxconn: usize) -> Resul
     ];
     if let Some(&(key, _)) = client_mode.iter().find(|(_, given)| *given) {
         return Err(ConfigError::ClientMode { key });
-    }
-    if args.compression {
-        return Err(ConfigError::NotSupported { key: "compression" });
     }
     let blocks_min = CONNECTION_BLOCKS_MIN.saturating_mul(stream_maxconn);
     let blocks_max = args.blocks_max.unwrap_or(blocks_min);

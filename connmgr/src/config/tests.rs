@@ -21,11 +21,15 @@ fn resolve(line: &[&str]) -> Result<Config, String> {
 }
 
 fn tcp(address: &str) -> ListenSpec {
-    ListenSpec { address: ListenAddress::Tcp(address.parse().unwrap()), mode: Mode::Stream }
+    ListenSpec {
+        address: ListenAddress::Tcp(address.parse().unwrap()),
+        mode: Mode::Stream,
+        tls: None,
+    }
 }
 
 fn unix(unix: UnixSpec) -> ListenSpec {
-    ListenSpec { address: ListenAddress::Unix(unix), mode: Mode::Stream }
+    ListenSpec { address: ListenAddress::Unix(unix), mode: Mode::Stream, tls: None }
 }
 
 fn req(spec: ListenSpec) -> ListenSpec {
@@ -38,6 +42,8 @@ fn defaults() -> Config {
         instance_id: "connmgr".into(),
         workers: NonZeroUsize::new(2).unwrap(),
         listen: vec![tcp("0.0.0.0:8000")],
+        tls_identities_dir: ".".into(),
+        compression: false,
         handlers: Handlers {
             groups: vec![vec!["ipc://client".parse().unwrap()]],
             req: Vec::new(),
@@ -78,7 +84,6 @@ fn nothing_typed() {
     let args = ConnmgrCommand::try_parse_from(["x"]).unwrap().args.compatibility;
     assert_eq!((args.blocks_max, args.connection_blocks_max), (None, 2));
     assert_eq!(args.messages_max, 100);
-    assert_eq!(args.tls_identities_dir.to_str(), Some("."));
     assert!(!args.deny_out_internal);
 }
 
@@ -108,6 +113,7 @@ fn each_option_has_its_effect() {
         (&["--client-backlog-max=1"], |c| c.limits.client_backlog_max = 1),
         (&["--tail-bytes=0"], |c| c.limits.tail_bytes = 0),
         (&["--tail-budget-bytes=262144"], |c| c.limits.tail_budget_bytes = 262_144),
+        (&["--compression"], |c| c.compression = true),
         (&["--stream-timeout=60"], |c| c.timeouts.stream = Duration::from_secs(60)),
         (&["--handler-wait=0.5"], |c| c.timeouts.handler_wait = Duration::from_millis(500)),
         (&["--handler-wait=0"], |c| c.timeouts.handler_wait = Duration::ZERO),
@@ -132,7 +138,12 @@ fn each_option_has_its_effect() {
             c.prometheus = Some(PrometheusSpec { address, prefix: "a".into() });
         }),
         (&["--blocks-max=20000", "--connection-blocks-max=3", "--messages-max=1"], |_| {}),
-        (&["--tls-identities-dir=/etc/x", "--deny-out-internal"], |_| {}),
+        (&["--deny-out-internal"], |_| {}),
+        (&["--tls-identities-dir=/etc/x"], |c| c.tls_identities_dir = "/etc/x".into()),
+        (&["--listen=443,tls,default-cert=a"], |c| {
+            let tls = Some(TlsSpec { default_cert: Some("a".into()) });
+            c.listen = vec![ListenSpec { tls, ..tcp("0.0.0.0:443") }];
+        }),
     ];
     for (line, change) in table {
         let mut expected = defaults();
@@ -214,6 +225,7 @@ fn pushpins_runner_is_understood() {
     let config = resolve(&[
         "--log-level=2",
         "--listen=0.0.0.0:7999,stream",
+        "--listen=0.0.0.0:7443,stream,tls,default-cert=default_7443",
         "--listen=/run/pushpin/local,local,stream",
         "--zclient-stream=ipc:///run/pushpin/pushpin-condure",
         "--buffer-size=8192",
@@ -221,7 +233,9 @@ fn pushpins_runner_is_understood() {
         "--tls-identities-dir=/etc/pushpin/runner/certs",
     ])
     .unwrap();
-    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.listen.len(), 3);
+    assert_eq!(config.listen[1].default_cert(), Some("default_7443"));
+    assert_eq!(config.tls_identities_dir.to_str(), Some("/etc/pushpin/runner/certs"));
     assert_eq!(config.limits.stream_maxconn, 50_000);
     let bus = config.bus();
     assert_eq!(bus.groups[0][0].out(), "ipc:///run/pushpin/pushpin-condure-out");
@@ -264,12 +278,12 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["--stream-timeout=0"], "--stream-timeout=0: must be more than 0 seconds"),
     (&["--req-timeout=0"], "--req-timeout=0: must be more than 0 seconds"),
     (&["--listen=80,x"], "--listen=80,x: failed to parse listen: invalid param: x"),
-    (&["--listen=80,tls"], "--listen=80,tls: failed to parse listen: tls is not supported yet"),
+    (&["--listen=x,local,tls"], "--listen=x,local,tls: failed to parse listen: invalid param: tls"),
     (&["--zclient-stream=x"], "--zclient-stream=x: base spec must be ipc or tcp: \"x\""),
     (&["--zclient-req=x"], "--zclient-req=x: req spec must be ipc or tcp: \"x\""),
     (
         &["--listen=80,default-cert=a"],
-        "--listen=80,default-cert=a: failed to parse listen: default-cert is not supported yet",
+        "--listen=80,default-cert=a: failed to parse listen: default-cert is without effect if there is no tls",
     ),
     (&["--route=/x"], "--route=/x: a route must be PREFIX=SPEC"),
     (&["--route=/x=y"], "--route=/x=y: base spec must be ipc or tcp: \"y\""),
@@ -289,7 +303,6 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["--zserver-stream=ipc://x"], "client mode (--zserver-stream) is not supported yet"),
     (&["--zserver-req=ipc://x"], "client mode (--zserver-req) is not supported yet"),
     (&["--zserver-connect"], "client mode (--zserver-connect) is not supported yet"),
-    (&["--compression"], "--compression is not supported yet"),
     (&["--prometheus=x"], "--prometheus=x: invalid port x"),
     (&["--prometheus=9000,stream"], "--prometheus=9000,stream: invalid param: stream"),
     (&["--debug-socket="], "--debug-socket=: there is no path"),

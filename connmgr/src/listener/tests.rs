@@ -16,7 +16,7 @@ fn workers(count: usize) -> NonZeroUsize {
 }
 
 fn at(address: SocketAddr) -> ListenSpec {
-    ListenSpec { address: ListenAddress::Tcp(address), mode: Mode::Stream }
+    ListenSpec { address: ListenAddress::Tcp(address), mode: Mode::Stream, tls: None }
 }
 
 fn tcp(address: &str) -> ListenSpec {
@@ -24,7 +24,7 @@ fn tcp(address: &str) -> ListenSpec {
 }
 
 fn unix(spec: UnixSpec) -> ListenSpec {
-    ListenSpec { address: ListenAddress::Unix(spec), mode: Mode::Stream }
+    ListenSpec { address: ListenAddress::Unix(spec), mode: Mode::Stream, tls: None }
 }
 
 /// Binds and listens.

@@ -72,6 +72,8 @@ impl Client {
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within(self.stream.write_all(bytes.as_ref())).await.unwrap();
+        // A socket has nothing to flush, TLS has.
+        within(self.stream.flush()).await.unwrap();
     }
 
     pub async fn half_close(&mut self) {

@@ -35,7 +35,7 @@ pub async fn hold(handler: &mut Handler, request: &Got) {
 }
 
 /// Sends one event, the one behind `after`.
-async fn event(handler: &mut Handler, after: u64, data: &str) {
+pub async fn event(handler: &mut Handler, after: u64, data: &str) {
     let events = EventList::default();
     let events = Events { channel: CHANNEL, epoch: EPOCH, after, prev: None, events };
     let event = Event { data: data.as_bytes(), kind: "stream", end: false };
@@ -43,6 +43,11 @@ async fn event(handler: &mut Handler, after: u64, data: &str) {
         events.write(fields, std::iter::once(event));
     });
     handler.send_stream(&packet).await;
+}
+
+/// An event as a client gets it.
+pub fn event_text(number: u64, data: &str) -> String {
+    format!("event: stream\nid: {EPOCH}-{number}\ndata: {data}\n\n")
 }
 
 /// What a feeder is asked to feed, and from where.
@@ -63,8 +68,7 @@ async fn a_feeder_is_killed_and_another_takes_over() {
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].0, CHANNEL);
     event(&mut first, 0, "one").await;
-    let event_of = |n: u64, data: &str| format!("event: stream\nid: {EPOCH}-{n}\ndata: {data}\n\n");
-    client.until(&event_of(1, "one")).await;
+    client.until(&event_text(1, "one")).await;
 
     first.kill().await;
     let mut second = Handler::greeting(&edge, "second").await;
@@ -72,7 +76,7 @@ async fn a_feeder_is_killed_and_another_takes_over() {
     assert_eq!(asked, [(CHANNEL.to_owned(), Some(Cursor::new(EPOCH, 1)))], "where it stands");
     event(&mut second, 0, "one").await;
     event(&mut second, 1, "two").await;
-    let got = client.until(&event_of(2, "two")).await;
+    let got = client.until(&event_text(2, "two")).await;
     assert!(!got.contains("one"), "what came twice is told once: {got}");
 
     // Another handler writes to the client, and ends the response; the connection goes on.

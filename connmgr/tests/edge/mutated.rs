@@ -171,7 +171,7 @@ const REQUESTS: [&str; 16] = [
 ];
 
 /// What the edge may say to them, besides what a handler answers.
-const REFUSALS: [u16; 10] = [400, 405, 408, 411, 413, 414, 417, 431, 501, 505];
+const REFUSALS: [u16; 11] = [400, 405, 408, 411, 413, 414, 417, 426, 431, 501, 505];
 
 /// Sends some requests of which one is spoilt, and nothing more; checks what comes back.
 async fn send_requests(edge: std::net::SocketAddr, mut mutator: Mutator, count: usize) {

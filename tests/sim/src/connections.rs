@@ -27,7 +27,7 @@ impl World {
         let capacity = self.scenario.limits.socket_bytes;
         let mut conn = None;
         self.at_worker(worker, |machine, sockets, now_ms| {
-            let key = machine.accept(now_ms, mode);
+            let key = machine.accept(now_ms, mode, false);
             sockets.table.insert(key, Socket::new(owner, capacity));
             conn = Some(Conn { life, worker, key });
         })?;

@@ -464,6 +464,7 @@ fn worker(scenario: &Scenario, index: u16, now_ms: u64) -> Worker {
         head: HeadLimits::default(),
         client_backlog_bytes_max: limits.backlog_bytes_max,
         timeouts: scenario.timeouts,
+        compression: true,
         members: MembersConfig { seed: 2, range_retry_ms: limits.range_retry_ms },
     };
     Worker::with_fanout_limits(config, limits.fanout, now_ms)

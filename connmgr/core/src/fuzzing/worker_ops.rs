@@ -40,6 +40,8 @@ const TEXTS: &[&str] = &[
     "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
     "HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     "GET / HTTP/1.0\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET",
     "hello",
@@ -50,6 +52,21 @@ const TEXTS: &[&str] = &[
     "\r\n",
     "GET",
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567",
+];
+
+/// What they send once they are WebSockets, right and wrong; masked with zeros, so that it can be read here.
+const FRAMES: &[&[u8]] = &[
+    b"\x81\x85\0\0\0\0hello",
+    b"\x01\x83\0\0\0\0hel",
+    b"\x80\x82\0\0\0\0lo",
+    b"\x82\xfe\0\x96\0\0\0\0",
+    b"\x89\x82\0\0\0\0hi",
+    b"\x8a\x80\0\0\0\0",
+    b"\x88\x82\0\0\0\0\x03\xe8",
+    b"\x88\x80\0\0\0\0",
+    b"\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\x00",
+    b"\x81\x81\0\0\0\0\xff",
+    b"\x83\x80\0\0\0\0",
 ];
 
 /// A request that was made.
@@ -101,6 +118,7 @@ fn config() -> WorkerConfig {
         head: HeadLimits { head_bytes_max: 400, target_bytes_max: 60 },
         client_backlog_bytes_max: BACKLOG_BYTES_MAX,
         timeouts: TimeoutConfig::default(),
+        compression: true,
         members: MembersConfig { seed: 7, range_retry_ms: 5_000 },
     }
 }
@@ -124,7 +142,7 @@ impl World {
 
     fn apply(&mut self, choices: &mut Choices<'_>) {
         let present = self.shell.present();
-        let how = choices.index(18);
+        let how = choices.index(20);
         let client = (!present.is_empty()).then(|| present[choices.index(present.len())]);
         match (how, client) {
             (0, _) | (_, None) if present.len() < CLIENTS_MAX => self.connect(choices),
@@ -133,6 +151,7 @@ impl World {
                 self.shell.send(key, text.as_bytes());
             }
             (5, Some(key)) => self.shell.send(key, choices.bytes(120)),
+            (18 | 19, Some(key)) => self.shell.send(key, choices.one_of(FRAMES)),
             (6, Some(key)) => match choices.index(4) {
                 0 => self.shell.worker.handle_error(key),
                 1 => self.shell.break_off(key),
@@ -154,7 +173,7 @@ impl World {
 
     fn connect(&mut self, choices: &mut Choices<'_>) {
         let mode = if choices.index(4) == 3 { Mode::Req } else { Mode::Stream };
-        let key = self.shell.worker.accept(self.shell.now_ms, mode);
+        let key = self.shell.worker.accept(self.shell.now_ms, mode, false);
         let before = self.shell.sockets.clients.insert(key, Default::default());
         assert!(before.is_none(), "a key names one connection");
         if choices.flag() {

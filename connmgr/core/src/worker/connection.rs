@@ -7,9 +7,11 @@ use crate::http1::{BodyDecoder, BodyEncoder, HeadScanner, Version};
 use crate::hub::HandlerId;
 use crate::ring::Ring;
 use crate::session::Session;
+use crate::websocket::Upgrade;
 use crate::wheel::TimerId;
 
 use super::req::ReqExchange;
+use super::socket::Socket;
 use super::{Mode, TimeoutConfig, multi};
 
 /// One connection.
@@ -17,6 +19,8 @@ use super::{Mode, TimeoutConfig, multi};
 pub(super) struct Connection {
     pub(super) state: State,
     pub(super) mode: Mode,
+    /// It is over TLS.
+    pub(super) is_secure: bool,
     /// What came and was not used yet.
     pub(super) input: Ring,
     /// What is to be sent and was not taken yet.
@@ -31,10 +35,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(now_ms: u64, mode: Mode) -> Self {
+    pub(super) fn new(now_ms: u64, mode: Mode, is_secure: bool) -> Self {
         Connection {
             state: State::Reading(Reading::new(now_ms)),
             mode,
+            is_secure,
             input: Ring::new(),
             output: Backlog::new(),
             timer: None,
@@ -119,6 +124,8 @@ pub(super) struct Exchange {
     /// The client waits for `100 Continue`.
     pub(super) expects_continue: bool,
     pub(super) decoder: BodyDecoder,
+    /// It is to become a WebSocket, and has no answer yet.
+    pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) response: Response,
     /// When the handler was last heard.
     pub(super) heard_ms: u64,
@@ -181,6 +188,8 @@ pub(super) enum Response {
     Awaited,
     /// Its head is out.
     Streaming(BodyEncoder),
+    /// It is no response any more, but a WebSocket.
+    Socket(Box<Socket>),
 }
 
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use crate::http1::{
 use crate::hub::ToHub;
 use crate::session::BadSeq;
 use crate::slab::Key;
+use crate::websocket::{Close, CloseCode};
 
 /// Why a packet ends its session: the handler's fault, each.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +37,18 @@ pub(super) enum Fault {
     TooLarge(usize),
     #[error("type {0} has no place in this session")]
     Kind(&'static str),
+    #[error("a WebSocket is accepted with code 101")]
+    NotSwitched,
+    #[error("text is not UTF-8")]
+    Text,
+    #[error("a control frame of more than 125 bytes")]
+    ControlTooLong,
+    #[error("close code {0} must not be sent")]
+    CloseCode(u16),
 }
 
 /// What a packet leads to.
-enum Next {
+pub(super) enum Next {
     /// The session goes on.
     Open,
     /// The answer is whole.
@@ -118,6 +127,16 @@ impl Worker {
             }
             Kind::KeepAlive => Ok(Next::Open),
             Kind::Cancel => Ok(Next::Given("The handler cancelled the request")),
+            Kind::Error if self.exchange(key).upgrade.is_some() => {
+                let payload = packet.payload()?;
+                match payload.condition {
+                    Some("rejected") => self.apply_rejection(now_ms, transport, key, &payload),
+                    Some(_) | None => Ok(Next::Given("The handler failed")),
+                }
+            }
+            Kind::Close | Kind::Ping | Kind::Pong => {
+                self.apply_control(now_ms, transport, key, packet)
+            }
             Kind::Error => Ok(Next::Given("The handler failed")),
             Kind::HandoffStart => {
                 // It gets what it is still owed first, and nothing behind the word to proceed.
@@ -127,9 +146,6 @@ impl Worker {
                 Ok(Next::Open)
             }
             Kind::HandoffProceed
-            | Kind::Close
-            | Kind::Ping
-            | Kind::Pong
             | Kind::Hello
             | Kind::Bye
             | Kind::Feed
@@ -158,7 +174,11 @@ impl Worker {
             return Err(Fault::Credits);
         }
         match exchange.response {
-            Response::Awaited => self.apply_head(now_ms, transport, key, packet, &payload),
+            Response::Awaited => match exchange.upgrade.clone() {
+                Some(upgrade) => self.apply_acceptance(now_ms, transport, key, (packet, &upgrade)),
+                None => self.apply_head(now_ms, transport, key, packet, &payload),
+            },
+            Response::Socket(_) => self.apply_message(now_ms, transport, key, &payload),
             Response::Streaming(_) => self.apply_body(now_ms, transport, key, &payload),
         }
     }
@@ -233,7 +253,7 @@ impl Worker {
         Ok(if payload.more { Next::Open } else { Next::Finished })
     }
 
-    fn exchange(&mut self, key: Key) -> &mut Exchange {
+    pub(super) fn exchange(&mut self, key: Key) -> &mut Exchange {
         match &mut self.connections[key.index].state {
             State::Exchange(exchange) => exchange,
             State::Reading(_) | State::Req(_) | State::Held(_) | State::Closing(_) => {
@@ -272,7 +292,7 @@ impl Worker {
     }
 
     /// The answer is out: the connection goes on or ends.
-    fn complete(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+    pub(super) fn complete(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
         let was_full = self.room(key) == 0;
         let Some(exchange) = self.take_exchange(now_ms, key) else { return };
         if exchange.keep_alive && !self.draining {
@@ -292,6 +312,13 @@ impl Worker {
         error: &ErrorResponse<'_>,
     ) {
         let was_full = self.room(key) == 0;
+        if matches!(self.exchange(key).response, Response::Socket(_)) {
+            let close = Close { code: CloseCode::INTERNAL, reason: error.text };
+            self.say_close(now_ms, transport, key, Some(close));
+            if self.connections.get(key).is_none() {
+                return;
+            }
+        }
         let Some(exchange) = self.take_exchange(now_ms, key) else { return };
         match exchange.response {
             Response::Awaited => {
@@ -299,6 +326,10 @@ impl Worker {
                 self.resume_reading(key, was_full);
             }
             Response::Streaming(_) => self.close(key, CloseReason::Handler),
+            Response::Socket(_) => {
+                self.finish(now_ms, key);
+                self.resume_reading(key, was_full);
+            }
         }
     }
 
@@ -342,9 +373,16 @@ impl Worker {
     ) {
         let Named::Exchange(key) = self.find(id) else { return };
         let State::Exchange(exchange) = &self.connections[key.index].state else { return };
-        match exchange.awaiting() {
-            Some(request) => self.answer_error(now_ms, transport, key, request, error),
-            None => self.close(key, CloseReason::Handler),
+        match exchange.response {
+            Response::Awaited => {
+                let request = exchange.request();
+                self.answer_error(now_ms, transport, key, request, error);
+            }
+            Response::Streaming(_) => self.close(key, CloseReason::Handler),
+            Response::Socket(_) => {
+                let close = Close { code: CloseCode::INTERNAL, reason: error.text };
+                self.fail_socket(now_ms, transport, key, close);
+            }
         }
     }
 

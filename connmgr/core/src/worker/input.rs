@@ -13,6 +13,11 @@ use crate::http1::{
 use crate::hub::{Pending, ToHub};
 use crate::session::{Session, SessionId};
 use crate::slab::Key;
+use crate::websocket::Upgrade;
+
+/// To who wants a WebSocket where requests and answers go whole.
+const NO_WEBSOCKET: ErrorResponse<'_> =
+    ErrorResponse::new(400, "WebSocket is not served on a port in req mode");
 
 /// What became of the bytes that a client sent.
 pub(super) enum Step {
@@ -84,7 +89,12 @@ impl Worker {
                 // An answer that waits to be sent would only grow by the next one.
                 State::Reading(_) if !connection.output.is_empty() => Step::Wait,
                 State::Reading(_) => self.read_head(now_ms, transport, key, &input[used..]),
-                State::Exchange(_) => self.read_body(now_ms, transport, key, &input[used..]),
+                State::Exchange(exchange) => match exchange.response {
+                    Response::Awaited | Response::Streaming(_) => {
+                        self.read_body(now_ms, transport, key, &input[used..])
+                    }
+                    Response::Socket(_) => self.read_frames(now_ms, transport, key, &input[used..]),
+                },
                 State::Req(_) => self.read_req(now_ms, transport, key, &input[used..]),
                 State::Held(held) => {
                     held.is_reusable &= input.is_empty();
@@ -126,9 +136,25 @@ impl Worker {
         match head {
             Ok((head, raw)) => {
                 self.stats.requests += 1;
-                match self.connections[key.index].mode {
-                    Mode::Stream => self.begin(now_ms, transport, key, &head),
-                    Mode::Req => self.begin_req(now_ms, transport, key, (&head, raw)),
+                match (
+                    Upgrade::read(&head, self.config.compression),
+                    self.connections[key.index].mode,
+                ) {
+                    (None, Mode::Req) => {
+                        self.begin_req(now_ms, transport, key, (&head, raw));
+                    }
+                    (None, Mode::Stream) => self.begin(now_ms, transport, key, (&head, None)),
+                    (Some(Ok(upgrade)), Mode::Stream) => {
+                        self.begin(now_ms, transport, key, (&head, Some(upgrade)));
+                    }
+                    (Some(Ok(_)), Mode::Req) => {
+                        self.refuse_upgrade(now_ms, transport, key, (&head, &NO_WEBSOCKET));
+                    }
+                    (Some(Err(error)), _) => {
+                        let text = error.to_string();
+                        let error = ErrorResponse::new(error.status(), &text);
+                        self.refuse_upgrade(now_ms, transport, key, (&head, &error));
+                    }
                 }
                 Step::Used(head.head_bytes)
             }
@@ -144,6 +170,18 @@ impl Worker {
         }
     }
 
+    /// Answers a request that is not to become a WebSocket.
+    fn refuse_upgrade(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        (head, error): (&RequestHead<'_>, &ErrorResponse<'_>),
+    ) {
+        let request = RequestParts { version: head.version, is_head: head.method == "HEAD" };
+        self.answer_error(now_ms, transport, key, request, error);
+    }
+
     /// An id that no session had before.
     pub(super) fn next_session_id(&mut self, key: Key) -> SessionId {
         self.sessions += 1;
@@ -156,21 +194,22 @@ impl Worker {
         now_ms: u64,
         transport: &mut impl Transport,
         key: Key,
-        head: &RequestHead<'_>,
+        (head, upgrade): (&RequestHead<'_>, Option<Upgrade>),
     ) {
         let id = self.next_session_id(key);
         let mut session = Session::new(id, self.config.buffer_bytes);
         let decoder = BodyDecoder::new(head.body);
         let peer = transport.peer(key);
+        let scheme = scheme(self.connections[key.index].is_secure, upgrade.is_some());
         let packet = session.write(
             &self.config.instance_id,
             Kind::Data,
             |ext| ext.int("hold", HOLD_VERSION),
             |fields| {
-                write_request(fields, head);
+                write_request(fields, head, scheme);
                 fields.int("credits", self.config.buffer_bytes.into());
                 fields.flag("more", !decoder.is_done());
-                fields.flag("stream", true);
+                fields.flag("stream", upgrade.is_none());
                 fields.flag("router-resp", true);
                 write_peer(fields, peer);
             },
@@ -190,9 +229,11 @@ impl Worker {
             session,
             version: head.version,
             is_head: head.method == "HEAD",
-            keep_alive: head.keep_alive && !self.draining,
+            // Behind a WebSocket, and a handshake that was refused, nothing comes.
+            keep_alive: head.keep_alive && !self.draining && upgrade.is_none(),
             expects_continue: head.expect_continue,
             decoder,
+            upgrade: upgrade.map(Box::new),
             response: Response::Awaited,
             heard_ms: now_ms,
             progress_ms: now_ms,
@@ -284,7 +325,9 @@ impl Worker {
                 let error = ErrorResponse::new(error.status(), &text);
                 self.answer_error(now_ms, transport, key, request, &error);
             }
-            Response::Streaming(_) => self.close(key, CloseReason::Protocol),
+            Response::Streaming(_) | Response::Socket(_) => {
+                self.close(key, CloseReason::Protocol);
+            }
         }
     }
 
@@ -339,10 +382,20 @@ impl Worker {
 }
 
 /// Writes what a handler is told of a head.
-pub(super) fn write_request(fields: &mut Fields<'_, '_>, head: &RequestHead<'_>) {
+pub(super) fn write_request(fields: &mut Fields<'_, '_>, head: &RequestHead<'_>, scheme: &str) {
     fields.bytes("method", head.method.as_bytes());
-    fields.bytes("uri", uri(head).as_bytes());
+    fields.bytes("uri", uri(head, scheme).as_bytes());
     fields.headers(head.headers().map(|(name, value)| (name.as_bytes(), value)));
+}
+
+/// What a handler is told of how a request came, and what it is to become.
+pub(super) fn scheme(is_secure: bool, is_websocket: bool) -> &'static str {
+    match (is_secure, is_websocket) {
+        (false, false) => "http",
+        (true, false) => "https",
+        (false, true) => "ws",
+        (true, true) => "wss",
+    }
 }
 
 /// Writes where a request came from; nothing for a unix socket.
@@ -354,12 +407,12 @@ pub(super) fn write_peer(fields: &mut Fields<'_, '_>, peer: Option<SocketAddr>) 
 }
 
 /// The absolute URI of a request, as Condure makes it; but for `OPTIONS *`, of which it makes another host.
-fn uri(head: &RequestHead<'_>) -> String {
+fn uri(head: &RequestHead<'_>, scheme: &str) -> String {
     let authority = if head.host.is_empty() { "localhost" } else { head.host };
     match head.target_form {
-        TargetForm::Origin => format!("http://{authority}{}", head.target),
+        TargetForm::Origin => format!("{scheme}://{authority}{}", head.target),
         // RFC 9112 §3.3.
-        TargetForm::Asterisk => format!("http://{authority}"),
+        TargetForm::Asterisk => format!("{scheme}://{authority}"),
         TargetForm::Absolute => head.target.to_owned(),
     }
 }

@@ -26,6 +26,7 @@ mod input;
 mod invariants;
 mod multi;
 mod req;
+mod socket;
 mod stalls;
 mod timers;
 mod unknown;
@@ -54,6 +55,7 @@ use crate::hub::{FromHub, ToHub};
 use crate::ring::Pool;
 use crate::session::SessionId;
 use crate::slab::{Key, Slab};
+use crate::websocket;
 use crate::wheel::Wheel;
 
 pub use self::timers::TimeoutConfig;
@@ -72,7 +74,8 @@ const DELIVERED_BYTES_PER_TURN: usize = 256 * 1024;
 /// Sockets, or a model of them.
 pub trait Transport {
     /// Writes what fits of these slices to the connection, without blocking. Says how many bytes
-    /// were taken; `None` if the connection is gone.
+    /// were taken; `None` if the connection is gone. What was not taken is what the next write begins with: a transport
+    /// may have encrypted it.
     fn write(&mut self, connection: Key, slices: &[IoSlice<'_>]) -> Option<usize>;
 
     /// The address of the client; `None` if it has none, as on a Unix socket.
@@ -131,6 +134,8 @@ pub struct WorkerConfig {
     pub client_backlog_bytes_max: usize,
     /// When to give up.
     pub timeouts: TimeoutConfig,
+    /// WebSockets may be compressed, if their clients offer it.
+    pub compression: bool,
     /// What the members get.
     pub members: MembersConfig,
 }
@@ -202,6 +207,8 @@ pub struct Worker {
     wheel: Wheel<Key>,
     pool: Pool,
     members: Members,
+    /// What compresses the messages of WebSockets.
+    compression: websocket::Pool,
     /// Sessions that handlers are to hear are over.
     cancels: Multi,
     /// Sessions that handlers are to hear are alive.
@@ -267,6 +274,7 @@ impl Worker {
             wheel: Wheel::new(now_ms),
             pool: Pool::new(config.buffer_bytes as usize, BLOCKS_KEPT_MAX),
             members: Members::with_fanout_limits(config.members, limits),
+            compression: websocket::Pool::new(),
             cancels: Multi::new(Kind::Cancel),
             keep_alives: Multi::new(Kind::KeepAlive),
             stalls: Stalls::default(),
@@ -327,10 +335,11 @@ impl Worker {
         self.date.push_str(date);
     }
 
-    /// A client has connected. The key names the connection from now on.
-    pub fn accept(&mut self, now_ms: u64, mode: Mode) -> Key {
+    /// A client has connected. The key names the connection from now on. What it sends is secure if it comes over TLS:
+    /// handlers are told so by the scheme of the URI.
+    pub fn accept(&mut self, now_ms: u64, mode: Mode, is_secure: bool) -> Key {
         self.req_connections += usize::from(mode == Mode::Req);
-        let key = self.connections.insert(Connection::new(now_ms, mode));
+        let key = self.connections.insert(Connection::new(now_ms, mode, is_secure));
         self.rearm(key);
         key
     }

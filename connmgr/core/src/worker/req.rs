@@ -16,7 +16,7 @@ use zhttp::{Envelope, Id, Kind, Packet};
 
 use super::connection::{RequestParts, State};
 use super::exchange::{Extent, Fault, write_response};
-use super::input::{Step, write_peer, write_request};
+use super::input::{Step, scheme, write_peer, write_request};
 use super::timers::{Expiry, GATEWAY_TIMEOUT, REQUEST_TIMEOUT};
 use super::{CloseReason, INVALID_ANSWER, Mode, Output, Transport, Worker};
 use crate::http1::{
@@ -181,13 +181,14 @@ impl Worker {
         id: SessionId,
         (head, body): (&RequestHead<'_>, &[u8]),
     ) {
+        let is_secure = self.connections[key.index].is_secure;
         let id = id.to_string();
         let ids = [Id { id: id.as_bytes(), seq: None }];
         let mut packet = Vec::with_capacity(2 * head.head_bytes + body.len() + 128);
         // Nothing can be sent back but the answer: there is no address, and no number.
         let envelope = Envelope { from: b"", ids: &ids, kind: Kind::Data, multi: true };
         envelope.write(&mut packet, |fields| {
-            write_request(fields, head);
+            write_request(fields, head, scheme(is_secure, false));
             fields.bytes("body", body);
             write_peer(fields, transport.peer(key));
         });

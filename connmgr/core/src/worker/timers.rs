@@ -10,6 +10,7 @@ use super::{CloseReason, Mode, Output, TIMER_STEPS_PER_TURN, Transport, Worker};
 use crate::http1::ErrorResponse;
 use crate::hub::ToHub;
 use crate::slab::Key;
+use crate::websocket::{Close, CloseCode};
 
 /// Times, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub struct TimeoutConfig {
     pub eof_ms: u64,
     /// What a client sends is dropped for so long after the last answer.
     pub linger_ms: u64,
+    /// Who closes a WebSocket waits so long for the other side to do so.
+    pub close_ms: u64,
     /// When the edge stops, a client that has just connected may still send its request for so long.
     pub drain_new_ms: u64,
 }
@@ -44,6 +47,7 @@ impl Default for TimeoutConfig {
             keep_alive_ms: 45_000,
             eof_ms: 2_000,
             linger_ms: 2_000,
+            close_ms: 2_000,
             drain_new_ms: 500,
         }
     }
@@ -56,6 +60,10 @@ pub(super) enum Expiry {
     Close(CloseReason),
     /// Answer with an error, and end it.
     Answer(ErrorResponse<'static>),
+    /// End a WebSocket, and say why.
+    FailSocket(Close<'static>),
+    /// A WebSocket that closes has had its time.
+    EndSocket,
     /// Tell the handler that the session lives.
     KeepSession,
     /// End the response of a hold.
@@ -68,6 +76,13 @@ pub(super) const REQUEST_TIMEOUT: ErrorResponse<'_> =
     ErrorResponse::new(408, "The request took too long");
 pub(super) const GATEWAY_TIMEOUT: ErrorResponse<'_> =
     ErrorResponse::new(504, "The handler did not answer");
+
+/// To the client of a WebSocket whose handler is gone.
+const HANDLER_SILENT: Close<'_> =
+    Close { code: CloseCode::INTERNAL, reason: "The handler did not answer" };
+
+/// To the client of a WebSocket that has neither sent nor taken anything.
+const CLIENT_IDLE: Close<'_> = Close { code: CloseCode::GOING_AWAY, reason: "Idle for too long" };
 
 impl Worker {
     /// Lets time pass. A turn does a bounded number of things; what remains is due at once.
@@ -139,11 +154,19 @@ impl Worker {
                         (Expiry::Answer(GATEWAY_TIMEOUT), Expiry::Answer(late))
                     }
                     Response::Streaming(_) => (stuck, stuck),
+                    Response::Socket(_) => {
+                        (Expiry::FailSocket(HANDLER_SILENT), Expiry::FailSocket(CLIENT_IDLE))
+                    }
+                };
+                let closes_at_ms = match &exchange.response {
+                    Response::Socket(socket) => socket.closes_at_ms(),
+                    Response::Awaited | Response::Streaming(_) => None,
                 };
                 earliest([
                     (exchange.eof_until_ms.unwrap_or(NEVER), gone),
                     (exchange.progress_ms.saturating_add(timeouts.stream_ms), stalled),
                     (exchange.heard_ms.saturating_add(timeouts.session_ms), silent),
+                    (closes_at_ms.unwrap_or(NEVER), Expiry::EndSocket),
                     (exchange.next_keep_alive_ms(timeouts), Expiry::KeepSession),
                 ])
             }
@@ -181,6 +204,8 @@ impl Worker {
                 };
                 self.answer_error(now_ms, transport, key, request, &error);
             }
+            Expiry::FailSocket(close) => self.fail_socket(now_ms, transport, key, close),
+            Expiry::EndSocket => self.expire_close(now_ms, transport, key),
             Expiry::KeepSession => {
                 if let State::Exchange(exchange) = &mut self.connections[key.index].state {
                     // Also if nobody is there yet to be told.

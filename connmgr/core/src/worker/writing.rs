@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 
-use super::connection::{Closing, Reading, RequestParts, State};
+use super::connection::{Closing, Reading, RequestParts, Response, State};
 use super::{CloseReason, Mode, Output, Transport, Worker};
 use crate::http1::{ErrorResponse, RequestContext, write_error};
 use crate::slab::Key;
@@ -107,7 +107,14 @@ impl Worker {
         }
         connection.handle_progress(now_ms, &self.config.timeouts);
         match &connection.state {
-            State::Exchange(_) => self.repay(key),
+            State::Exchange(exchange) => {
+                let is_socket = matches!(exchange.response, Response::Socket(_));
+                self.repay(key);
+                if is_socket {
+                    // What the client sends waits while it takes nothing.
+                    self.process_input(now_ms, transport, key);
+                }
+            }
             State::Reading(_) if unsent == 0 => {
                 self.process_input(now_ms, transport, key);
                 self.end_if_over(now_ms, key);
@@ -256,7 +263,8 @@ impl Worker {
                     // One that is new has less time now.
                     self.rearm(key);
                 }
-                State::Exchange(_) | State::Req(_) | State::Closing(_) => {}
+                State::Exchange(_) => self.drain_socket(now_ms, transport, key),
+                State::Req(_) | State::Closing(_) => {}
             }
         }
     }

@@ -51,6 +51,7 @@ fn write_payload(fields: &mut Fields<'_, '_>, choices: &mut Choices<'_>) {
     let code = match choices.index(8) {
         0 => choices.up_to(700),
         1 => choices.one_of(&[204, 205, 304]),
+        2 | 3 => 101,
         _ => 200,
     };
     fields.int("code", code);
@@ -63,6 +64,10 @@ fn write_payload(fields: &mut Fields<'_, '_>, choices: &mut Choices<'_>) {
     ];
     let header = headers.get(choices.index(12)).copied();
     fields.headers(header.into_iter());
+    if choices.flag() {
+        fields.bytes("condition", choices.one_of(&[b"rejected", b"whatever"]));
+        fields.bytes("content-type", choices.one_of(&[&b"binary"[..], b"text"]));
+    }
     fields.bytes("body", choices.bytes(130));
     fields.int("credits", if choices.flag() { choices.number() } else { choices.up_to(200) });
     fields.flag("more", choices.flag());

@@ -2,6 +2,7 @@
 
 use super::super::response_head::{Read, read_head};
 use crate::http1::{BodyDecoder, BodyFraming};
+use crate::websocket::{Pool, Received, Receiver, Role};
 
 /// Reads all responses; `is_head` says for each whether it answers a `HEAD`.
 ///
@@ -24,9 +25,29 @@ pub(super) fn check(mut bytes: &[u8], is_head: &[bool]) {
             continue;
         }
         assert!(read.is_none_or(|keep_alive| keep_alive), "a response behind the last one");
+        if head.code == 101 {
+            return check_frames(body);
+        }
         read = Some(!head.says("connection", b"close"));
         let Some(body_len) = body_len(&head, is_head.next() == Some(true), body) else { return };
         bytes = &body[body_len..];
+    }
+}
+
+/// Reads what a WebSocket got: frames, and nothing behind a close.
+fn check_frames(mut bytes: &[u8]) {
+    let (mut receiver, mut pool) = (Receiver::new(Role::Client, true), Pool::new());
+    loop {
+        let mut out = Vec::new();
+        let received = receiver.receive(&mut pool, bytes, (&mut out, usize::MAX));
+        let (used, received) =
+            received.unwrap_or_else(|error| panic!("{error}: {}", bytes.escape_ascii()));
+        bytes = &bytes[used..];
+        match received {
+            Received::Nothing => return,
+            Received::Message { .. } | Received::Ping | Received::Pong => {}
+            Received::Close => return assert!(bytes.is_empty(), "something behind a close"),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod hostile;
 mod req;
 mod requests;
 mod responses;
+mod sockets;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -50,6 +51,7 @@ fn config() -> WorkerConfig {
         head: HeadLimits::default(),
         client_backlog_bytes_max: BACKLOG_BYTES_MAX,
         timeouts: TimeoutConfig::default(),
+        compression: true,
         members: MembersConfig { seed: 7, range_retry_ms: 5_000 },
     }
 }
@@ -146,7 +148,7 @@ impl Edge {
 
     /// Connects a client to a listener of that mode.
     fn connect_to(&mut self, mode: Mode) -> Key {
-        let key = self.worker.accept(self.now_ms, mode);
+        let key = self.worker.accept(self.now_ms, mode, false);
         self.sockets.clients.insert(key, Client::default());
         self.turn();
         key
