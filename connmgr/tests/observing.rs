@@ -284,7 +284,6 @@ fn what_is_not_there_yet_is_refused() {
     for (option, text) in [
         ("--zserver-stream=ipc://x", "client mode (--zserver-stream) is not supported yet"),
         ("--zserver-req=ipc://x", "client mode (--zserver-req) is not supported yet"),
-        ("--compression", "--compression is not supported yet"),
     ] {
         assert!(refusal(&dir, &[option]).ends_with(text), "{option}");
     }
