@@ -9,7 +9,9 @@ use zhttp::hold::HoldChannel;
 use zhttp::{Cursor, composite};
 
 use super::log::Log;
-use crate::hold::{Delivery, FanoutLimits, Fed, HoldKey, Members, MembersConfig, MissingRun, Want};
+use crate::hold::{
+    Delivery, FanoutLimits, Fed, HoldKey, Members, MembersConfig, MissingRun, Rendering, Want,
+};
 use crate::slab::Key;
 
 const CHANNELS: [&str; 3] = ["o:a", "o:b", "o:c"];
@@ -166,7 +168,7 @@ impl World {
         let channels: Vec<HoldChannel<'_>> = channels.collect();
         self.connections += 1;
         let connection = Key { index: self.connections, generation: 0 };
-        let hold = self.members.open(connection, channels.iter().copied());
+        let hold = self.members.open((connection, Rendering::Sse), channels.iter().copied());
         let mut reader = Reader { hold, stands: BTreeMap::new(), is_blocked: false };
         channels.into_iter().for_each(|channel| reader.add(channel));
         self.readers.insert(self.connections, reader);

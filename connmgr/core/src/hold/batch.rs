@@ -1,7 +1,7 @@
 //! A batch: runs that follow each other, rendered once, for all who stand at a place in them.
 //!
 //! A reader who stands before the first event gets all of it, one who stands further on the rest: so
-//! one batch serves a crowd that came back from many places, and one rendering serves the crowd.
+//! one batch serves a crowd that came back from many places, and one rendering in each form serves the crowd.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use std::sync::Arc;
 use zhttp::Cursor;
 
 use super::Shared;
+use super::block::{Blocks, Rendering};
 use super::run::{Run, RunEvent};
-use super::sse::Block;
+use crate::websocket::Pool;
 
 /// Runs that follow each other; at least one.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Batch {
     runs: Vec<(Arc<Run>, usize)>,
     /// How many events of the batch come before each run.
     before: Box<[u32]>,
-    block: Block,
+    blocks: Blocks,
 }
 
 /// A place in a batch, where a reader goes on.
@@ -31,7 +32,7 @@ pub(super) struct Entry {
 }
 
 impl Batch {
-    /// Renders runs that follow each other, each from some event on.
+    /// Of runs that follow each other, each from some event on.
     pub(super) fn new(runs: Vec<(Arc<Run>, usize)>) -> Rc<Self> {
         let count = |(run, skip): &(Arc<Run>, usize)| (run.events().len() - skip) as u32;
         let before = runs.iter().scan(0, |events, run| {
@@ -39,7 +40,7 @@ impl Batch {
             *events += count(run);
             Some(before)
         });
-        Rc::new(Batch { before: before.collect(), block: Block::render(&runs), runs })
+        Rc::new(Batch { before: before.collect(), blocks: Blocks::default(), runs })
     }
 
     /// The last event.
@@ -74,10 +75,15 @@ impl Batch {
     }
 
     /// The rendered events with plain ids, from a place on.
-    pub(super) fn rendered_from(&self, entry: Entry) -> (Shared, usize) {
+    pub(super) fn rendered_from(
+        &self,
+        entry: Entry,
+        rendering: Rendering,
+        pool: &mut Pool,
+    ) -> (Shared, usize) {
         let skipped = entry.event - self.runs[entry.run].1;
-        let start = self.block.start_of(self.before[entry.run] as usize + skipped);
-        (Rc::clone(self.block.bytes()), start)
+        let block = self.blocks.of(rendering, pool, &self.runs);
+        block.from(self.before[entry.run] as usize + skipped)
     }
 
     /// The events from a place on, each with its id.
@@ -136,7 +142,8 @@ mod tests {
                 let want: String = (offset + 1..=end)
                     .map(|o| format!("event: stream\nid: 3-{o}\ndata: \"3-{o}\"\n\n"))
                     .collect();
-                let (bytes, start) = batch.rendered_from(entry);
+                let (bytes, start) =
+                    batch.rendered_from(entry, Rendering::Sse, &mut Pool::new());
                 prop_assert_eq!(std::str::from_utf8(&bytes[start..]).unwrap(), want);
                 let ids: Vec<_> = batch.events_from(entry).map(|(id, _)| id.offset).collect();
                 prop_assert_eq!(ids, (offset + 1..=end).collect::<Vec<_>>());

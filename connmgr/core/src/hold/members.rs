@@ -22,9 +22,10 @@ use zhttp::hold::HoldChannel;
 use self::delivery::Slice;
 use super::channel::{Channel, FanoutLimits, Place};
 use super::run::Run;
-use super::{Fed, MissingRun, Want};
+use super::{Fed, MissingRun, Rendering, Want};
 use crate::seeded::{Seed, SeededMap};
 use crate::slab::{Key, NONE, Slab};
+use crate::websocket::Pool;
 
 /// A range that brings nothing, time after time, is asked for ever more seldom, but after so many
 /// milliseconds still: its channel may have been deleted, and then there is nothing to say.
@@ -95,6 +96,7 @@ struct Hold {
     open: u16,
     /// Its connection takes nothing for now.
     blocked: bool,
+    rendering: Rendering,
     /// The names of its channels for composite ids, in the order of its members, if it has several
     /// and got an event since they changed.
     names: Option<Box<HashedNames>>,
@@ -122,6 +124,8 @@ pub struct Members {
     /// Channels in which members behind may go on.
     catchups: VecDeque<Key>,
     slice: Slice,
+    /// What compresses events.
+    pool: Pool,
     /// Channels that may need a range.
     unsettled: VecDeque<Key>,
     outputs: VecDeque<Want>,
@@ -147,6 +151,7 @@ impl Members {
             jobs: VecDeque::new(),
             catchups: VecDeque::new(),
             slice: Slice::default(),
+            pool: Pool::new(),
             unsettled: VecDeque::new(),
             outputs: VecDeque::new(),
             retries: BTreeSet::new(),
@@ -163,14 +168,15 @@ impl Members {
         (size_of::<Member>(), size_of::<Hold>())
     }
 
-    /// Opens a hold for a connection that reads these channels from these cursors. If all of them
+    /// Opens a hold for a connection that reads these channels from these cursors, and gets them in this form. If all of them
     /// have ended for it, the hold has too, once it is polled (hold.md H-16, H-28).
     pub fn open<'c>(
         &mut self,
-        connection: Key,
+        (connection, rendering): (Key, Rendering),
         channels: impl Iterator<Item = HoldChannel<'c>>,
     ) -> HoldKey {
-        let hold = Hold { connection, members: NONE, open: 0, blocked: false, names: None };
+        let members = NONE;
+        let hold = Hold { connection, members, open: 0, blocked: false, rendering, names: None };
         let key = self.holds.insert(hold);
         for channel in channels {
             self.add(key, channel);

@@ -13,14 +13,17 @@
 //! its cursor, and nothing else.
 
 mod batch;
+mod block;
 mod catchup;
 mod channel;
 mod feeds;
 mod members;
+mod message;
 mod run;
 mod sse;
 pub(crate) mod tail;
 
+pub use block::Rendering;
 pub use channel::FanoutLimits;
 pub use feeds::{Feeds, FeedsConfig, FeedsOutput};
 pub use members::{Delivery, DeliveryBytes, HoldKey, Members, MembersConfig};

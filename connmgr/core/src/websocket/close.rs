@@ -14,6 +14,8 @@ impl CloseCode {
     pub const GOING_AWAY: Self = CloseCode(1001);
     /// The peer has broken the protocol.
     pub const PROTOCOL: Self = CloseCode(1002);
+    /// A message of a kind that is not taken.
+    pub const UNSUPPORTED: Self = CloseCode(1003);
     /// A message is not what its type says: text that is no UTF-8, compressed data that is none.
     pub const INVALID_DATA: Self = CloseCode(1007);
     /// A message is too large.

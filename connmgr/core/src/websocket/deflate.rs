@@ -41,6 +41,9 @@ pub struct Deflate {
 }
 
 impl Deflate {
+    /// Whatever is sent is compressed, if it is not short.
+    pub const UNLIMITED: Self = Deflate { window_bits: WINDOW_BITS_MAX };
+
     /// Chooses of what a client offers in its `Sec-WebSocket-Extensions` fields; `None` if it offers nothing that can be
     /// granted. An offer that is not understood is passed over (RFC 7692 §5.1, §7.1).
     pub fn choose<'h>(mut fields: impl Iterator<Item = &'h [u8]>) -> Option<Self> {

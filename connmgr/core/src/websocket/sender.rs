@@ -65,6 +65,11 @@ impl Sender {
         Ok(())
     }
 
+    /// Whether each message is sent compressed, if it is not short.
+    pub fn compresses_all(&self) -> bool {
+        self.deflate == Some(Deflate::UNLIMITED)
+    }
+
     /// Whether a message has begun and is not whole.
     pub fn is_in_message(&self) -> bool {
         self.begun.is_some()

@@ -197,7 +197,7 @@ pub(super) struct Held {
     pub(super) hold: HoldKey,
     /// Counts sessions: with worker and slot the id of the one that this was.
     pub(super) counter: u64,
-    pub(super) encoder: BodyEncoder,
+    pub(super) framing: Framing,
     /// 0 is never.
     pub(super) keep_alive_ms: u64,
     pub(super) expires_at_ms: Option<u64>,
@@ -210,6 +210,15 @@ pub(super) struct Held {
     /// Behind the end of the response the connection takes another request. Not if the client has sent
     /// something meanwhile: that was dropped.
     pub(super) is_reusable: bool,
+}
+
+/// What is around the events of a held connection.
+#[derive(Debug)]
+pub(super) enum Framing {
+    /// They are the content of a response.
+    Response(BodyEncoder),
+    /// They are messages, and come with their frames.
+    Socket(Box<Socket>),
 }
 
 #[derive(Debug)]

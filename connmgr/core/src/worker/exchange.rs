@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zhttp::hold::{Format, HoldParams};
 use zhttp::{Fields, Headers, Kind, Packet, PacketError, Payload};
 
-use super::connection::{Exchange, RequestParts, Response, State};
+use super::connection::{Exchange, Framing, RequestParts, Response, State};
 use super::{CloseReason, INVALID_ANSWER, Named, Output, Transport, Worker};
 use crate::http1::{
     BodyEncoder, BodyMismatch, BodyPlan, ErrorResponse, RequestContext, ResponseError,
@@ -13,7 +13,7 @@ use crate::http1::{
 use crate::hub::ToHub;
 use crate::session::BadSeq;
 use crate::slab::Key;
-use crate::websocket::{Close, CloseCode};
+use crate::websocket::{Close, CloseCode, NotText};
 
 /// Why a packet ends its session: the handler's fault, each.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,8 @@ pub(super) enum Fault {
     NotSwitched,
     #[error("text is not UTF-8")]
     Text,
+    #[error(transparent)]
+    Message(#[from] NotText),
     #[error("a control frame of more than 125 bytes")]
     ControlTooLong,
     #[error("close code {0} must not be sent")]
@@ -215,7 +217,8 @@ impl Worker {
         let next = next.map(|encoder| match hold {
             // Only a response that has content can be held.
             Some(hold) if encoder != BodyEncoder::None => {
-                self.begin_hold(now_ms, transport, key, (&hold, encoder, &out));
+                let framing = Framing::Response(encoder);
+                self.begin_hold(now_ms, transport, key, (&hold, framing, &out));
                 Next::Hold
             }
             Some(_) | None => {

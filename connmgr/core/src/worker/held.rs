@@ -1,15 +1,17 @@
 //! Connections that read channels: what is written to them, and how they end.
 
 use zhttp::hold::{CHANNELS_PER_HOLD_MAX, Change, Closed, HoldParams, Send};
-use zhttp::{Envelope, Id, Kind, Packet, PacketError};
+use zhttp::{Envelope, Id, Kind, Packet, PacketError, Payload};
 
-use super::connection::{Held, State};
+use super::connection::{Framing, Held, State};
+use super::socket::STOPPING;
 use super::{CloseReason, Output, Transport, Worker};
-use crate::hold::{Delivery, KEEP_ALIVE, write_event};
+use crate::hold::{Delivery, KEEP_ALIVE, Rendering, write_event};
 use crate::http1::BodyEncoder;
 use crate::hub::ToHub;
 use crate::session::SessionId;
 use crate::slab::Key;
+use crate::websocket::{Close, CloseCode};
 
 impl Worker {
     /// Turns an exchange into a hold, and writes `out`, the head of its answer.
@@ -18,16 +20,20 @@ impl Worker {
         now_ms: u64,
         transport: &mut impl Transport,
         key: Key,
-        (params, encoder, out): (&HoldParams<'_>, BodyEncoder, &[u8]),
+        (params, framing, out): (&HoldParams<'_>, Framing, &[u8]),
     ) {
         let was_full = self.room(key) == 0;
         let connection = &mut self.connections[key.index];
         let State::Exchange(exchange) = &connection.state else { return };
         let id = *exchange.session.id();
+        let (rendering, is_response) = match &framing {
+            Framing::Response(_) => (Rendering::Sse, true),
+            Framing::Socket(socket) => (socket.rendering(), false),
+        };
         let held = Held {
-            hold: self.members.open(key, params.channels),
+            hold: self.members.open((key, rendering), params.channels),
             counter: id.counter,
-            encoder,
+            framing,
             keep_alive_ms: params.keep_alive_ms,
             expires_at_ms: expiry(now_ms, params.expires_s),
             sent_ms: now_ms,
@@ -37,7 +43,9 @@ impl Worker {
             is_reusable: exchange.keep_alive && connection.input.is_empty(),
         };
         self.stats.holds += 1;
-        connection.input.clear(&mut self.pool);
+        if is_response {
+            connection.input.clear(&mut self.pool);
+        }
         let is_gone = connection.eof;
         // With that the session is over, and its handler is told nothing more (H-13).
         connection.state = State::Held(Box::new(held));
@@ -54,6 +62,8 @@ impl Worker {
         } else {
             self.block_if_full(key);
             self.rearm(key);
+            // On a WebSocket something may have come meanwhile.
+            self.process_input(now_ms, transport, key);
         }
     }
 
@@ -74,10 +84,17 @@ impl Worker {
             }
             Kind::Send => Send::read(packet).map(|send| {
                 let mut out = Vec::with_capacity(send.body.len() + 64);
-                write_event(&mut out, send.kind_or_default(), b"", send.body);
+                if !self.write_held_message(key, send.body, &mut out) {
+                    write_event(&mut out, send.kind_or_default(), b"", send.body);
+                }
                 self.write(now_ms, transport, key, &out);
             }),
-            Kind::Close | Kind::Cancel => {
+            Kind::Close => packet.payload().and_then(|payload| {
+                let close = close_of(&payload)?;
+                self.end_held(now_ms, transport, key, close);
+                Ok(())
+            }),
+            Kind::Cancel => {
                 self.end_response(now_ms, transport, key);
                 Ok(())
             }
@@ -166,11 +183,17 @@ impl Worker {
         }
         // A client that does not get what its cursor passes must not stay. (A hold has no length, so it
         // cannot be passed.)
-        let Ok(piece) = held.encoder.piece(bytes.len()) else {
-            return self.close(key, CloseReason::Handler);
+        let is_there = match &mut held.framing {
+            Framing::Response(encoder) => {
+                let Ok(piece) = encoder.piece(bytes.len()) else {
+                    return self.close(key, CloseReason::Handler);
+                };
+                let slices: [&[u8]; 3] = [piece.head.as_bytes(), bytes, piece.tail];
+                self.send(now_ms, transport, key, &slices)
+            }
+            Framing::Socket(_) => self.send(now_ms, transport, key, &[bytes]),
         };
-        let slices: [&[u8]; 3] = [piece.head.as_bytes(), bytes, piece.tail];
-        if self.send(now_ms, transport, key, &slices) {
+        if is_there {
             self.block_if_full(key);
         }
     }
@@ -193,7 +216,11 @@ impl Worker {
         let State::Held(held) = &mut connection.state else { return };
         // What waits to be sent already says more than a comment would.
         if connection.output.is_empty() {
-            self.write(now_ms, transport, key, KEEP_ALIVE);
+            let said = match held.framing {
+                Framing::Response(_) => KEEP_ALIVE,
+                Framing::Socket(_) => PING,
+            };
+            self.write(now_ms, transport, key, said);
         } else {
             held.sent_ms = now_ms;
         }
@@ -202,7 +229,22 @@ impl Worker {
     /// Ends the response of a held client at an event boundary. The connection goes on if it can
     /// (H-27).
     pub(super) fn end_response(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        self.end_response_with(now_ms, transport, key, b"");
+        self.end_held(now_ms, transport, key, ALL_SAID);
+    }
+
+    /// The same; a WebSocket ends with that close.
+    fn end_held(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        close: Close<'_>,
+    ) {
+        if self.is_held_socket(key) {
+            self.end_held_socket(now_ms, transport, key, Some(close));
+        } else {
+            self.end_response_with(now_ms, transport, key, b"");
+        }
     }
 
     /// The same, behind a last event; both in one write.
@@ -216,7 +258,8 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let State::Held(held) = &mut connection.state else { return };
         let goes_on = held.is_reusable && !self.draining;
-        let mut encoder = std::mem::replace(&mut held.encoder, BodyEncoder::None);
+        let Framing::Response(encoder) = &mut held.framing else { return };
+        let mut encoder = std::mem::replace(encoder, BodyEncoder::None);
         let mut out = Vec::new();
         let Ok(last) = encoder.encode(event, &mut out).and_then(|()| encoder.finish()) else {
             // As in `write`.
@@ -237,6 +280,9 @@ impl Worker {
 
     /// Sends a held client away, because the edge stops.
     pub(super) fn drain_hold(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        if self.is_held_socket(key) {
+            return self.end_held_socket(now_ms, transport, key, Some(STOPPING));
+        }
         let mut event = Vec::new();
         write_event(&mut event, "control", b"", SERVER_DRAINING);
         self.end_response_with(now_ms, transport, key, &event);
@@ -258,6 +304,21 @@ impl Worker {
         self.outputs.push_back(Output::Hub(ToHub::Notify { id: id.into(), packet }));
     }
 }
+
+/// What a handler says with the `close` of a WebSocket.
+fn close_of<'a>(payload: &Payload<'a>) -> Result<Close<'a>, PacketError> {
+    let code = payload.code.map_or(Some(CloseCode::NORMAL), CloseCode::new);
+    let code = code.ok_or(PacketError::Field { field: "code", want: "one that may be sent" })?;
+    let reason = std::str::from_utf8(payload.body)
+        .map_err(|_| PacketError::Field { field: "body", want: "UTF-8" })?;
+    Ok(Close { code, reason })
+}
+
+/// The end of a WebSocket that has nothing more to get.
+const ALL_SAID: Close<'_> = Close { code: CloseCode::NORMAL, reason: "" };
+
+/// A ping that says nothing.
+const PING: &[u8] = b"\x89\0";
 
 /// The control event of an edge that stops.
 const SERVER_DRAINING: &[u8] = br#"{"event_type":"control","message_id":"00000000-0000-8000-8000-000000000001","control_type":"server_draining"}"#;

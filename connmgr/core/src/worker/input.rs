@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use zhttp::hold::HOLD_VERSION;
 use zhttp::{Fields, Kind};
 
-use super::connection::{Exchange, RequestParts, Response, State};
+use super::connection::{Exchange, Framing, RequestParts, Response, State};
 use super::{CloseReason, Mode, Output, Transport, Worker};
 use crate::http1::{
     BodyDecoder, BodyError, CONTINUE, ErrorResponse, HeadScanner, RequestHead, TargetForm,
@@ -96,10 +96,15 @@ impl Worker {
                     Response::Socket(_) => self.read_frames(now_ms, transport, key, &input[used..]),
                 },
                 State::Req(_) => self.read_req(now_ms, transport, key, &input[used..]),
-                State::Held(held) => {
-                    held.is_reusable &= input.is_empty();
-                    return input.len();
-                }
+                State::Held(held) => match held.framing {
+                    Framing::Response(_) => {
+                        held.is_reusable &= input.is_empty();
+                        return input.len();
+                    }
+                    Framing::Socket(_) => {
+                        self.read_held_frames(now_ms, transport, key, &input[used..])
+                    }
+                },
                 State::Closing(_) => return input.len(),
             };
             match step {

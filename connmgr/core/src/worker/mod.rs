@@ -22,6 +22,7 @@
 mod connection;
 mod exchange;
 mod held;
+mod held_socket;
 mod input;
 mod invariants;
 mod multi;
@@ -45,7 +46,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zhttp::{Envelope, Id, Ids, Kind, Packet, PacketError};
 
-use self::connection::{Connection, State};
+use self::connection::{Connection, Framing, State};
 use self::multi::Multi;
 use self::stalls::Stalls;
 use self::unknown::UnknownIds;
@@ -347,10 +348,14 @@ impl Worker {
     /// How many bytes the connection takes now; 0 if it is not to be read, until [`Output::Read`].
     pub fn room(&self, key: Key) -> usize {
         let Some(connection) = self.connections.get(key) else { return 0 };
-        let max = match connection.state {
+        let max = match &connection.state {
             State::Reading(_) => self.config.head.head_bytes_max,
             State::Exchange(_) | State::Req(_) => self.config.buffer_bytes as usize,
-            State::Held(_) | State::Closing(_) => return usize::MAX,
+            State::Held(held) => match held.framing {
+                Framing::Response(_) => return usize::MAX,
+                Framing::Socket(_) => self.config.buffer_bytes as usize,
+            },
+            State::Closing(_) => return usize::MAX,
         };
         connection.input.room(max)
     }

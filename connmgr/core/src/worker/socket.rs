@@ -14,12 +14,14 @@
 //! A client that breaks the protocol is told by a close with a code, but not before its handler had its say: what that has
 //! to answer to the messages before goes out first.
 
+use zhttp::hold::{Format, HoldParams};
 use zhttp::{Kind, Packet, Payload};
 
-use super::connection::{Exchange, RequestParts, Response, State};
+use super::connection::{Exchange, Framing, RequestParts, Response, State};
 use super::exchange::{Extent, Fault, Next, write_response};
 use super::input::Step;
 use super::{CloseReason, Transport, Worker};
+use crate::hold::Rendering;
 use crate::http1::RequestContext;
 use crate::slab::Key;
 use crate::websocket::{
@@ -34,13 +36,14 @@ const CREDITS_DEFAULT: u32 = 8192;
 const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// To clients when the edge stops.
-const STOPPING: Close<'_> = Close { code: CloseCode::GOING_AWAY, reason: "The server is stopping" };
+pub(super) const STOPPING: Close<'_> =
+    Close { code: CloseCode::GOING_AWAY, reason: "The server is stopping" };
 
 /// A WebSocket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    receiver: Receiver,
-    sender: Sender,
+    pub(super) receiver: Receiver,
+    pub(super) sender: Sender,
     /// Its handler wants to see the pings that were answered for it.
     tells_pings: bool,
     closing: Closing,
@@ -84,6 +87,11 @@ impl Socket {
         }
     }
 
+    /// In which form it gets events.
+    pub(super) fn rendering(&self) -> Rendering {
+        if self.sender.compresses_all() { Rendering::CompressedMessage } else { Rendering::Message }
+    }
+
     /// When the other side has had its time to close.
     pub(super) fn closes_at_ms(&self) -> Option<u64> {
         match self.closing {
@@ -107,25 +115,56 @@ impl Worker {
             return Err(Fault::NotSwitched);
         }
         let reason = std::str::from_utf8(payload.reason).map_err(|_| Fault::Text)?;
+        let hold = HoldParams::read(packet)?;
+        if hold.is_some_and(|hold| hold.format != Format::Ws) {
+            return Err(Fault::Format(Format::Sse.name()));
+        }
         let mut out = self.take_scratch();
         let written = write_switch(&mut out, upgrade, reason, payload.headers);
-        let mut is_there = true;
-        if written.is_ok() {
-            let exchange = self.exchange(key);
-            if payload.credits == 0 {
-                exchange.session.add_credits(CREDITS_DEFAULT);
+        let socket = Box::new(Socket::new(upgrade.deflate(), packet.ext.ping));
+        let next = match (written, hold) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Some(hold)) => {
+                self.begin_socket_hold(now_ms, transport, key, (&hold, socket, &payload, &mut out))
             }
-            let socket = Socket::new(upgrade.deflate(), packet.ext.ping);
-            exchange.response = Response::Socket(Box::new(socket));
-            exchange.upgrade = None;
-            is_there = self.send(now_ms, transport, key, &[&out]);
-        }
+            (Ok(()), None) => {
+                let exchange = self.exchange(key);
+                if payload.credits == 0 {
+                    exchange.session.add_credits(CREDITS_DEFAULT);
+                }
+                exchange.response = Response::Socket(socket);
+                exchange.upgrade = None;
+                let is_there = self.send(now_ms, transport, key, &[&out]);
+                if is_there && !payload.body.is_empty() {
+                    self.apply_message(now_ms, transport, key, &payload)
+                } else {
+                    Ok(Next::Open)
+                }
+            }
+        };
         self.keep_scratch(out);
-        written?;
-        if payload.body.is_empty() || !is_there {
-            return Ok(Next::Open);
+        next
+    }
+
+    /// A WebSocket is held from its beginning on; what body its acceptance has is its first message.
+    fn begin_socket_hold(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        (hold, mut socket, payload, out): (
+            &HoldParams<'_>,
+            Box<Socket>,
+            &Payload<'_>,
+            &mut Vec<u8>,
+        ),
+    ) -> Result<Next, Fault> {
+        if !payload.body.is_empty() {
+            let message = (kind_of(payload), payload.body, true);
+            socket.sender.message(&mut self.compression, message, None, out)?;
         }
-        self.apply_message(now_ms, transport, key, &payload)
+        self.begin_hold(now_ms, transport, key, (hold, Framing::Socket(socket), out));
+        Ok(Next::Hold)
     }
 
     /// Takes the packet by which a handler refuses a WebSocket: an ordinary response.
@@ -164,18 +203,14 @@ impl Worker {
             // It was on its way when the edge began to stop.
             return Ok(Next::Open);
         }
-        let kind = match payload.content_type {
-            b"binary" => MessageKind::Binary,
-            _ => MessageKind::Text,
-        };
         let mut out = std::mem::take(&mut self.scratch);
-        let message = (kind, payload.body, !payload.more);
+        let message = (kind_of(payload), payload.body, !payload.more);
         let written = socket.sender.message(&mut self.compression, message, None, &mut out);
         if written.is_ok() {
             self.send(now_ms, transport, key, &[&out]);
         }
         self.keep_scratch(out);
-        written.map_err(|_| Fault::Text)?;
+        written?;
         Ok(Next::Open)
     }
 
@@ -474,6 +509,14 @@ impl Worker {
             return None;
         };
         Some(socket)
+    }
+}
+
+/// What a message of a handler is.
+fn kind_of(payload: &Payload<'_>) -> MessageKind {
+    match payload.content_type {
+        b"binary" => MessageKind::Binary,
+        _ => MessageKind::Text,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 
-use super::connection::{Closing, Reading, RequestParts, Response, State};
+use super::connection::{Closing, Framing, Reading, RequestParts, Response, State};
 use super::{CloseReason, Mode, Output, Transport, Worker};
 use crate::http1::{ErrorResponse, RequestContext, write_error};
 use crate::slab::Key;
@@ -119,9 +119,17 @@ impl Worker {
                 self.process_input(now_ms, transport, key);
                 self.end_if_over(now_ms, key);
             }
-            State::Held(held) if unsent == 0 => self.members.handle_drained(held.hold),
+            State::Held(held) => {
+                let is_socket = matches!(held.framing, Framing::Socket(_));
+                if unsent == 0 {
+                    self.members.handle_drained(held.hold);
+                }
+                if is_socket {
+                    self.process_input(now_ms, transport, key);
+                }
+            }
             State::Closing(_) if unsent == 0 => self.shutdown(now_ms, key),
-            State::Reading(_) | State::Req(_) | State::Held(_) | State::Closing(_) => {}
+            State::Reading(_) | State::Req(_) | State::Closing(_) => {}
         }
         if unsent == 0 {
             self.rearm(key);

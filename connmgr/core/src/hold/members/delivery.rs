@@ -14,7 +14,7 @@ use super::super::MissingRun;
 use super::super::batch::{Batch, Entry};
 use super::super::catchup::Next;
 use super::super::channel::Place;
-use super::super::sse;
+use super::super::{Rendering, message, sse};
 use super::{Delivery, DeliveryBytes, HoldKey, Job, Members};
 use crate::slab::{Key, NONE};
 
@@ -159,10 +159,21 @@ impl Members {
         self.reopen(index);
         let data = sse::gap_data(gap, cursor);
         let mut out = Vec::with_capacity(data.len() + 64);
-        self.hash_names(self.members[index].hold);
         let mut id = Vec::new();
-        self.write_event_id(index, gap.resume(), &mut id);
-        sse::write_event(&mut out, sse::CONTROL, &id, data.as_bytes());
+        let hold = self.members[index].hold;
+        match self.holds[hold].rendering {
+            Rendering::Sse => {
+                self.hash_names(hold);
+                self.write_event_id(index, gap.resume(), &mut id);
+                sse::write_event(&mut out, sse::CONTROL, &id, data.as_bytes());
+            }
+            Rendering::Message | Rendering::CompressedMessage => {
+                sse::write_cursor(&mut id, gap.resume());
+                let (channel, data) = (&*gap.channel, data.as_bytes());
+                let event = message::Event { channel, kind: sse::CONTROL, id: &id, data };
+                message::write(&mut out, None, &event);
+            }
+        }
         self.own_delivery(index, out, false)
     }
 
@@ -176,17 +187,18 @@ impl Members {
     /// The delivery of a batch from some place on, to a member that has just been moved behind it.
     fn delivery(&mut self, index: u32, batch: &Batch, entry: Entry) -> Delivery {
         self.reopen(index);
-        let (shared, start) = batch.rendered_from(entry);
-        if self.members[index].next == NONE && self.holds[self.members[index].hold].members == index
-        {
-            let hold = self.members[index].hold;
+        let hold = self.members[index].hold;
+        let rendering = self.holds[hold].rendering;
+        let (shared, start) = batch.rendered_from(entry, rendering, &mut self.pool);
+        let is_only = self.members[index].next == NONE && self.holds[hold].members == index;
+        if is_only || rendering.is_the_same_for_all() {
             let connection = self.holds[hold].connection;
             let finished = batch.ends() && self.finish(index);
             let hold = self.holds.key_at(hold).expect("members have a hold");
             let bytes = DeliveryBytes::Shared(shared, start);
             return Delivery { hold, connection, bytes, end: finished };
         }
-        self.hash_names(self.members[index].hold);
+        self.hash_names(hold);
         let mut out = Vec::with_capacity(shared.len() - start);
         let mut id = Vec::new();
         for (cursor, event) in batch.events_from(entry) {

@@ -16,7 +16,7 @@ const HEAD: [&str; 3] =
     ["HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"];
 
 /// How a handler takes the hold.
-fn params() -> HoldParams<'static> {
+pub(super) fn params() -> HoldParams<'static> {
     HoldParams {
         format: Format::Sse,
         channels: zhttp::hold::Channels::default(),
@@ -70,7 +70,7 @@ fn hold_channels(
 }
 
 /// Events of a channel in epoch 5, as the hub passes them on.
-fn fed(channel: &str, after: u64, data: &[&str], end: bool) -> FromHub {
+pub(super) fn fed(channel: &str, after: u64, data: &[&str], end: bool) -> FromHub {
     let list = EventList::default();
     let events = Events { channel, epoch: 5, after, prev: None, events: list };
     let mut out = Vec::new();

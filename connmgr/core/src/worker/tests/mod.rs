@@ -12,6 +12,7 @@ mod closing;
 mod conformance;
 mod errors;
 mod handlers;
+mod held_sockets;
 mod holds;
 mod hostile;
 mod req;

@@ -5,11 +5,11 @@ use zhttp::{Envelope, Fields, Id, Kind};
 use super::{Edge, Key, Mode, Session, Told, config};
 use crate::websocket::{Close, Deflate, Mask, MessageKind, Pool, Received, Receiver, Role, Sender};
 
-const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: x.com\r\nUpgrade: websocket\r\n\
+pub(super) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: x.com\r\nUpgrade: websocket\r\n\
                          Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                          Sec-WebSocket-Version: 13\r\n";
 
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+pub(super) const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
                         Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
 const MASK: Option<Mask> = Some(Mask::new([1, 2, 3, 4]));
@@ -35,7 +35,7 @@ fn open_with(
     (client, session)
 }
 
-fn accept(
+pub(super) fn accept(
     edge: &mut Edge,
     session: &mut Session,
     ext: impl FnOnce(&mut Fields<'_, '_>),
@@ -74,26 +74,26 @@ impl Session {
 }
 
 /// Frames of a client.
-fn text(text: &str) -> Vec<u8> {
+pub(super) fn text(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let message = (MessageKind::Text, text.as_bytes(), true);
     Sender::new(None).message(&mut Pool::new(), message, MASK, &mut out).unwrap();
     out
 }
 
-fn ping(payload: &str) -> Vec<u8> {
+pub(super) fn ping(payload: &str) -> Vec<u8> {
     let mut out = Vec::new();
     Sender::ping(payload.as_bytes(), MASK, &mut out);
     out
 }
 
-fn pong(payload: &str) -> Vec<u8> {
+pub(super) fn pong(payload: &str) -> Vec<u8> {
     let mut out = Vec::new();
     Sender::pong(payload.as_bytes(), MASK, &mut out);
     out
 }
 
-fn close(code: Option<u16>, reason: &str) -> Vec<u8> {
+pub(super) fn close(code: Option<u16>, reason: &str) -> Vec<u8> {
     let mut payload = Vec::new();
     if let Some(code) = code {
         payload.extend(code.to_be_bytes());
@@ -106,7 +106,7 @@ fn close(code: Option<u16>, reason: &str) -> Vec<u8> {
 }
 
 /// What a client has got since the last time, in words.
-fn frames(edge: &mut Edge, client: Key) -> Vec<String> {
+pub(super) fn frames(edge: &mut Edge, client: Key) -> Vec<String> {
     let bytes = std::mem::take(&mut edge.client(client).got);
     let (mut receiver, mut pool) = (Receiver::new(Role::Client, true), Pool::new());
     let (mut rest, mut words) = (&bytes[..], Vec::new());

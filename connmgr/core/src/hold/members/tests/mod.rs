@@ -25,7 +25,8 @@ fn connection(index: u32) -> Key {
 }
 
 fn open(members: &mut Members, index: u32, channels: &[(&str, Cursor)]) -> HoldKey {
-    members.open(connection(index), channels.iter().map(|&channel| channel.into()))
+    members
+        .open((connection(index), Rendering::Sse), channels.iter().map(|&channel| channel.into()))
 }
 
 fn head(members: &mut Members, channel: &str, cursor: Cursor) {
@@ -302,7 +303,7 @@ fn ended(name: &str, offset: u64) -> HoldChannel<'_> {
 fn who_has_one_end_already_is_finished_by_the_other() {
     let mut members = members();
     let channels = [ended("o:a", 3), ("o:b", at(0)).into()];
-    members.open(connection(1), channels.into_iter());
+    members.open((connection(1), Rendering::Sse), channels.into_iter());
     head(&mut members, "o:a", at(3));
     head(&mut members, "o:b", at(0));
     assert_eq!(all(&mut members), [], "one is open");
@@ -313,7 +314,10 @@ fn who_has_one_end_already_is_finished_by_the_other() {
 #[test]
 fn an_end_that_goes_on_is_none() {
     let mut members = members();
-    let hold = members.open(connection(1), [ended("o:a", 3), ("o:b", at(0)).into()].into_iter());
+    let hold = members.open(
+        (connection(1), Rendering::Sse),
+        [ended("o:a", 3), ("o:b", at(0)).into()].into_iter(),
+    );
     head(&mut members, "o:a", Cursor::new(6, 1));
     head(&mut members, "o:b", at(0));
     members.handle_fed(&Fed::Events(run("o:a", Cursor::new(6, 0), Some(at(3)), 1, false)));
@@ -327,10 +331,10 @@ fn an_end_that_goes_on_is_none() {
 #[test]
 fn who_has_every_end_is_finished_at_once() {
     let mut members = members();
-    members.open(connection(1), [ended("o:a", 3), ended("o:b", 1)].into_iter());
+    members.open((connection(1), Rendering::Sse), [ended("o:a", 3), ended("o:b", 1)].into_iter());
     assert_eq!(next(&mut members), Some((1, String::new(), true)));
     // One that is added in time keeps it open, unless that has ended, too.
-    let hold = members.open(connection(2), [ended("o:a", 3)].into_iter());
+    let hold = members.open((connection(2), Rendering::Sse), [ended("o:a", 3)].into_iter());
     members.add(hold, ("o:b", at(1)).into());
     assert_eq!(all(&mut members).iter().filter(|(index, ..)| *index == 2).count(), 0);
     members.remove(hold, "o:b");
