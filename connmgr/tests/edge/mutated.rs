@@ -233,7 +233,7 @@ async fn mutated_requests() {
     let mut client = Client::get(edge.address, "/the-very-end").await;
     assert_eq!(client.response().await.status, 200);
     let served = server.peer.answer().await["served"].as_u64().unwrap();
-    assert!(served > MUTATIONS as u64, "good ones are among them: {served}");
+    assert!(served > MUTATIONS as u64 * 9 / 10, "good ones are among them: {served}");
     witness.goes_on().await;
     let growth_kib = edge.memory().peak_kib.saturating_sub(before.resident_kib);
     assert!(growth_kib <= GROWTH_KIB_MAX, "{growth_kib} KiB more");

@@ -8,7 +8,7 @@ use zhttp::Cursor;
 
 use super::run::Run;
 use super::{Shared, message, sse};
-use crate::websocket::Pool;
+use crate::websocket::{Deflate, Pool};
 
 /// How a connection gets its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,15 +75,12 @@ impl Block {
                 id.clear();
                 sse::write_cursor(&mut id, run.id(index));
                 let (kind, data) = (event.kind(), &*event.data);
+                let event = message::Event { channel: run.channel(), kind, id: &id, data };
                 match rendering {
                     Rendering::Sse => sse::write_event(&mut out, kind, &id, data),
-                    Rendering::Message => {
-                        let event = message::Event { channel: run.channel(), kind, id: &id, data };
-                        message::write(&mut out, None, &event);
-                    }
+                    Rendering::Message => message::write(&mut out, pool, None, &event),
                     Rendering::CompressedMessage => {
-                        let event = message::Event { channel: run.channel(), kind, id: &id, data };
-                        message::write(&mut out, Some(&mut *pool), &event);
+                        message::write(&mut out, pool, Some(Deflate::UNLIMITED), &event);
                     }
                 }
                 ends.push(u32::try_from(out.len()).unwrap_or(u32::MAX));

@@ -15,8 +15,13 @@ pub(super) struct Event<'a> {
     pub(super) data: &'a [u8],
 }
 
-/// Writes a frame with an event, compressed if there is a pool to do that with.
-pub(super) fn write(out: &mut Vec<u8>, pool: Option<&mut Pool>, event: &Event<'_>) {
+/// Writes a frame with an event, compressed if that was agreed upon.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    pool: &mut Pool,
+    deflate: Option<Deflate>,
+    event: &Event<'_>,
+) {
     let mut text = Vec::with_capacity(event.data.len() + event.channel.len() + 100);
     text.extend_from_slice(br#"{"type":"event","channel":""#);
     // Names hold nothing that would have to be escaped.
@@ -29,11 +34,6 @@ pub(super) fn write(out: &mut Vec<u8>, pool: Option<&mut Pool>, event: &Event<'_
     text.extend_from_slice(br#"","data":"#);
     text.extend_from_slice(event.data);
     text.push(b'}');
-    let mut plain = Pool::new();
-    let (deflate, pool) = match pool {
-        Some(pool) => (Some(Deflate::UNLIMITED), pool),
-        None => (None, &mut plain),
-    };
     let message = (MessageKind::Text, &*text, true);
     let written = Sender::new(deflate).message(pool, message, None, out);
     written.expect("a packet with events that are not UTF-8 is refused");

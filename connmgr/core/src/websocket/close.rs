@@ -22,6 +22,8 @@ impl CloseCode {
     pub const TOO_LARGE: Self = CloseCode(1009);
     /// Something unforeseen.
     pub const INTERNAL: Self = CloseCode(1011);
+    /// It is too busy now.
+    pub const TRY_AGAIN: Self = CloseCode(1013);
 
     /// A code that may be sent; `None` for those that are reserved or not defined. 3000 to 3999 are for libraries and
     /// frameworks, 4000 to 4999 for applications.

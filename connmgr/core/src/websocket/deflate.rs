@@ -13,6 +13,7 @@
 //! than it as they are: within a shorter one nothing refers further back.
 
 use std::fmt;
+use std::sync::Arc;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -23,6 +24,9 @@ pub const COMPRESS_BYTES_MIN: usize = 64;
 
 /// Decompressors that are kept for the next message: 48 KiB each.
 const INFLATERS_KEPT_MAX: usize = 4;
+
+/// Compressed messages of one worker that have begun and are not whole: 48 MiB. The next one ends its connection.
+pub const INFLATERS_MAX: usize = 1024;
 
 /// Bytes that are made room for at a time.
 const STEP_BYTES: usize = 16 * 1024;
@@ -123,12 +127,14 @@ fn read_bits(value: &[u8]) -> Option<u8> {
 pub struct Pool {
     deflate: Option<Compress>,
     inflaters: Vec<Inflater>,
+    /// Has a clone in each decompressor that there is.
+    count: Arc<()>,
 }
 
 impl Pool {
     /// An empty pool.
-    pub const fn new() -> Self {
-        Pool { deflate: None, inflaters: Vec::new() }
+    pub fn new() -> Self {
+        Pool { deflate: None, inflaters: Vec::new(), count: Arc::new(()) }
     }
 
     /// Compresses a whole message behind what is in `out`.
@@ -152,9 +158,11 @@ impl Pool {
         out.truncate(out.len() - TAIL.len());
     }
 
-    /// A decompressor at the beginning of a message.
-    pub(super) fn take(&mut self) -> Inflater {
-        self.inflaters.pop().unwrap_or_else(Inflater::new)
+    /// A decompressor at the beginning of a message; `None` if there are [`INFLATERS_MAX`] at work.
+    pub(super) fn take(&mut self) -> Option<Inflater> {
+        let has_room = Arc::strong_count(&self.count) <= INFLATERS_MAX;
+        let make = || has_room.then(|| Inflater::new(Arc::clone(&self.count)));
+        self.inflaters.pop().or_else(make)
     }
 
     /// Takes one back.
@@ -176,6 +184,8 @@ impl Default for Pool {
 #[derive(Debug)]
 pub(super) struct Inflater {
     inflate: Box<Decompress>,
+    /// It is counted for as long as it is there.
+    _counted: Arc<()>,
     /// Nothing has come since the last block that was marked as the last one.
     is_fresh: bool,
     /// Of the tail, so many bytes are in.
@@ -183,8 +193,9 @@ pub(super) struct Inflater {
 }
 
 impl Inflater {
-    fn new() -> Self {
-        Inflater { inflate: Box::new(Decompress::new(false)), is_fresh: true, tail: 0 }
+    fn new(counted: Arc<()>) -> Self {
+        let inflate = Box::new(Decompress::new(false));
+        Inflater { inflate, _counted: counted, is_fresh: true, tail: 0 }
     }
 
     fn reset(&mut self) {
@@ -306,6 +317,18 @@ mod tests {
     }
 
     #[test]
+    fn there_are_only_so_many_decompressors() {
+        let mut pool = Pool::new();
+        let mut taken: Vec<Inflater> = (0..INFLATERS_MAX).map(|_| pool.take().unwrap()).collect();
+        assert!(pool.take().is_none());
+        // One that is dropped with its connection counts no more, and neither does one that is given back.
+        taken.pop();
+        let inflater = pool.take().unwrap();
+        pool.give_back(inflater);
+        assert!(pool.take().is_some());
+    }
+
+    #[test]
     fn a_small_window_is_for_small_messages() {
         let small = Deflate { window_bits: 9 };
         assert!(!small.compresses(63) && small.compresses(512) && !small.compresses(513));
@@ -338,7 +361,7 @@ mod tests {
     /// Decompresses a message that comes in these pieces, with so much room at a time.
     fn inflate(message: &[u8], pieces: &[usize], room: usize) -> Result<Vec<u8>, WebSocketError> {
         let mut pool = Pool::new();
-        let mut inflater = pool.take();
+        let mut inflater = pool.take().unwrap();
         let mut out = Vec::new();
         let mut rest = message;
         for piece in pieces {

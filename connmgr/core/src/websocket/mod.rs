@@ -28,7 +28,7 @@ mod tests;
 mod utf8;
 
 pub use close::{CLOSE_REASON_BYTES_MAX, Close, CloseCode};
-pub use deflate::{COMPRESS_BYTES_MIN, Deflate, Pool};
+pub use deflate::{COMPRESS_BYTES_MIN, Deflate, INFLATERS_MAX, Pool};
 pub use frame::{
     CONTROL_BYTES_MAX, FrameError, FrameHead, HEAD_BYTES_MAX, HeadBytes, Mask, Opcode,
 };
@@ -78,6 +78,9 @@ pub enum WebSocketError {
     /// RFC 7692 §7.2.2.
     #[error("compressed data is malformed")]
     Compressed,
+    /// Too many compressed messages have begun and are not whole: [`INFLATERS_MAX`].
+    #[error("too many compressed messages at once")]
+    Busy,
     /// RFC 6455 §5.5.1.
     #[error("a close frame of one byte")]
     CloseTooShort,
@@ -96,6 +99,7 @@ impl WebSocketError {
             WebSocketError::Text | WebSocketError::Compressed | WebSocketError::CloseReason => {
                 CloseCode::INVALID_DATA
             }
+            WebSocketError::Busy => CloseCode::TRY_AGAIN,
             WebSocketError::Frame(_)
             | WebSocketError::Masking
             | WebSocketError::Rsv1

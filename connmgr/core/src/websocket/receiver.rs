@@ -49,6 +49,8 @@ pub struct Receiver {
     role: Role,
     /// Messages may be compressed.
     deflates: bool,
+    /// Of messages nothing is wanted any more.
+    discards: bool,
     /// What has begun, and is not whole.
     begun: Option<Box<Begun>>,
 }
@@ -57,6 +59,8 @@ pub struct Receiver {
 struct Begun {
     kind: MessageKind,
     text: Utf8,
+    is_compressed: bool,
+    /// There once something of a compressed message has come.
     inflater: Option<Inflater>,
     /// The frame in which it is; `None` between two.
     frame: Option<Frame>,
@@ -72,7 +76,7 @@ struct Frame {
 impl Receiver {
     /// At the beginning of a connection; `deflates` if compression was agreed upon.
     pub fn new(role: Role, deflates: bool) -> Self {
-        Receiver { role, deflates, begun: None }
+        Receiver { role, deflates, discards: false, begun: None }
     }
 
     /// Takes bytes that came, up to the next thing that can be passed on, and appends that to `out`: of messages at most
@@ -93,8 +97,16 @@ impl Receiver {
             if let Some(begun) = &mut self.begun
                 && begun.frame.is_some()
             {
-                used += begun.take(&input[used..], out, room)?;
-                let is_over = begun.end_frame(out, room - (out.len() - before))?;
+                if room == 0 {
+                    return Ok((used, Received::Nothing));
+                }
+                let is_over = if self.discards {
+                    used += begun.discard(&input[used..]);
+                    begun.end_discarded()
+                } else {
+                    used += begun.take(pool, &input[used..], (out, room))?;
+                    begun.end_frame(out, room - (out.len() - before))?
+                };
                 let kind = begun.kind;
                 if is_over {
                     let begun = self.begun.take().expect("it was there");
@@ -113,7 +125,7 @@ impl Receiver {
             self.check(&head)?;
             let behind = used + head_bytes;
             let Some(control) = control_of(head.opcode) else {
-                self.begin(pool, &head);
+                self.begin(&head);
                 used = behind;
                 continue;
             };
@@ -130,8 +142,20 @@ impl Receiver {
         }
     }
 
+    /// Passes over messages from now on: nobody wants them, and so they are neither judged nor decompressed.
+    pub fn discard(&mut self) {
+        self.discards = true;
+    }
+
+    /// Whether there is more of what has come already, for which there was no room.
+    pub fn has_rest(&self) -> bool {
+        let frame = self.begun.as_ref().and_then(|begun| begun.frame.as_ref());
+        frame.is_some_and(|frame| frame.remaining == 0)
+    }
+
     /// Whether a message has begun and is not whole.
-    pub fn is_in_message(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_in_message(&self) -> bool {
         self.begun.is_some()
     }
 
@@ -153,13 +177,14 @@ impl Receiver {
     }
 
     /// Begins a frame of a message.
-    fn begin(&mut self, pool: &mut Pool, head: &FrameHead) {
+    fn begin(&mut self, head: &FrameHead) {
         let begun = self.begun.get_or_insert_with(|| {
             let is_text = head.opcode == Opcode::Text;
             Box::new(Begun {
                 kind: if is_text { MessageKind::Text } else { MessageKind::Binary },
                 text: Utf8::new(),
-                inflater: head.rsv1.then(|| pool.take()),
+                is_compressed: head.rsv1,
+                inflater: None,
                 frame: None,
             })
         });
@@ -171,13 +196,15 @@ impl Begun {
     /// Takes payload of the frame as far as it is there, and as there is room. Says how many bytes it took.
     fn take(
         &mut self,
+        pool: &mut Pool,
         input: &[u8],
-        out: &mut Vec<u8>,
-        room: usize,
+        (out, room): (&mut Vec<u8>, usize),
     ) -> Result<usize, WebSocketError> {
         let frame = self.frame.as_mut().expect("only called in a frame");
-        let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
-        let payload = &input[..input.len().min(remaining)];
+        let payload = frame.payload(input);
+        if self.is_compressed && self.inflater.is_none() && !payload.is_empty() {
+            self.inflater = Some(pool.take().ok_or(WebSocketError::Busy)?);
+        }
         let before = out.len();
         let used = match &mut self.inflater {
             Some(inflater) => frame.inflate(inflater, payload, (out, room))?,
@@ -191,6 +218,19 @@ impl Begun {
         frame.remaining -= used as u64;
         self.judge(&out[before..])?;
         Ok(used)
+    }
+
+    /// Passes over payload of the frame, as far as it is there. Says how many bytes.
+    fn discard(&mut self, input: &[u8]) -> usize {
+        let frame = self.frame.as_mut().expect("only called in a frame");
+        let bytes = frame.payload(input).len();
+        frame.remaining -= bytes as u64;
+        bytes
+    }
+
+    /// Ends the frame if all of it was passed over. Says whether the message is whole.
+    fn end_discarded(&mut self) -> bool {
+        self.frame.take_if(|frame| frame.remaining == 0).is_some_and(|frame| frame.fin)
     }
 
     /// Ends the frame if all of it is taken; what a last one still brings is behind `out`. Says whether the message is
@@ -227,6 +267,12 @@ impl Begun {
 }
 
 impl Frame {
+    /// What of the input is of this frame.
+    fn payload<'i>(&self, input: &'i [u8]) -> &'i [u8] {
+        let remaining = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        &input[..input.len().min(remaining)]
+    }
+
     /// Decompresses payload; says how much of it.
     fn inflate(
         &mut self,

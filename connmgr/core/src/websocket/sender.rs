@@ -71,7 +71,8 @@ impl Sender {
     }
 
     /// Whether a message has begun and is not whole.
-    pub fn is_in_message(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_in_message(&self) -> bool {
         self.begun.is_some()
     }
 

@@ -317,7 +317,7 @@ impl Worker {
         let was_full = self.room(key) == 0;
         if matches!(self.exchange(key).response, Response::Socket(_)) {
             let close = Close { code: CloseCode::INTERNAL, reason: error.text };
-            self.say_close(now_ms, transport, key, Some(close));
+            self.say_last(now_ms, transport, key, close);
             if self.connections.get(key).is_none() {
                 return;
             }

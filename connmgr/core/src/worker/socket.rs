@@ -25,8 +25,8 @@ use crate::hold::Rendering;
 use crate::http1::RequestContext;
 use crate::slab::Key;
 use crate::websocket::{
-    Close, CloseCode, Deflate, MessageKind, Received, Receiver, Role, Sender, Upgrade,
-    WebSocketError, write_switch,
+    CONTROL_BYTES_MAX, Close, CloseCode, Deflate, MessageKind, Received, Receiver, Role, Sender,
+    Upgrade, WebSocketError, write_switch,
 };
 
 /// What the handler of a WebSocket may be sent if it has not said how much: Pushpin's proxy relies on it.
@@ -92,12 +92,18 @@ impl Socket {
         if self.sender.compresses_all() { Rendering::CompressedMessage } else { Rendering::Message }
     }
 
-    /// When the other side has had its time to close.
-    pub(super) fn closes_at_ms(&self) -> Option<u64> {
+    /// When the other side has had its time to close; a client has it once it has taken all that was written.
+    pub(super) fn closes_at_ms(&self, is_all_sent: bool) -> Option<u64> {
         match self.closing {
             Closing::Open => None,
-            Closing::ClientSaid { until_ms, .. } | Closing::WeSaid { until_ms } => Some(until_ms),
+            Closing::ClientSaid { until_ms, .. } => Some(until_ms),
+            Closing::WeSaid { until_ms } => is_all_sent.then_some(until_ms),
         }
+    }
+
+    /// Whether nobody has said that it closes.
+    fn is_open(&self) -> bool {
+        matches!(self.closing, Closing::Open)
     }
 }
 
@@ -135,11 +141,15 @@ impl Worker {
                 exchange.response = Response::Socket(socket);
                 exchange.upgrade = None;
                 let is_there = self.send(now_ms, transport, key, &[&out]);
-                if is_there && !payload.body.is_empty() {
+                let said = if is_there && !payload.body.is_empty() {
                     self.apply_message(now_ms, transport, key, &payload)
                 } else {
                     Ok(Next::Open)
+                };
+                if self.draining {
+                    self.drain_socket(now_ms, transport, key);
                 }
+                said
             }
         };
         self.keep_scratch(out);
@@ -175,6 +185,9 @@ impl Worker {
         key: Key,
         payload: &Payload<'_>,
     ) -> Result<Next, Fault> {
+        if !self.exchange(key).session.receive(payload.body.len()) {
+            return Err(Fault::Credits);
+        }
         let RequestParts { version, is_head } = self.exchange(key).request();
         let mut out = self.take_scratch();
         let date = &self.date;
@@ -200,7 +213,7 @@ impl Worker {
         };
         let Response::Socket(socket) = &mut exchange.response else { return Ok(Next::Open) };
         if let Closing::WeSaid { .. } = socket.closing {
-            // It was on its way when the edge began to stop.
+            // It was on its way when the edge began to stop, or comes behind its handler's own close.
             return Ok(Next::Open);
         }
         let mut out = std::mem::take(&mut self.scratch);
@@ -227,20 +240,23 @@ impl Worker {
         let State::Exchange(exchange) = &mut self.connections[key.index].state else {
             return Err(kind);
         };
+        let Response::Socket(socket) = &exchange.response else { return Err(kind) };
         exchange.session.add_credits(payload.credits);
-        let Response::Socket(socket) = &mut exchange.response else { return Err(kind) };
-        let (closing, mut out) = (socket.closing, Vec::new());
-        if let Closing::WeSaid { .. } = closing {
-            return Ok(Next::Open);
-        }
         let write = match packet.kind {
             Kind::Ping => Sender::ping,
             Kind::Pong => Sender::pong,
             _ => return self.apply_close(now_ms, transport, key, &payload),
         };
-        if payload.body.len() > crate::websocket::CONTROL_BYTES_MAX {
+        if payload.body.len() > CONTROL_BYTES_MAX {
             return Err(Fault::ControlTooLong);
         }
+        if !exchange.session.receive(payload.body.len()) {
+            return Err(Fault::Credits);
+        }
+        if let Closing::WeSaid { .. } = socket.closing {
+            return Ok(Next::Open);
+        }
+        let mut out = Vec::new();
         write(payload.body, None, &mut out);
         self.send(now_ms, transport, key, &[&out]);
         Ok(Next::Open)
@@ -304,6 +320,7 @@ impl Worker {
             return;
         }
         socket.closing = Closing::WeSaid { until_ms };
+        socket.receiver.discard();
         let mut out = Vec::new();
         Sender::close(close.as_ref(), None, &mut out);
         if self.send(now_ms, transport, key, &[&out]) {
@@ -311,9 +328,18 @@ impl Worker {
         }
     }
 
+    /// All that was written is out: from now on it matters how long the client takes to close.
+    pub(super) fn handle_socket_drained(&mut self, now_ms: u64, key: Key) {
+        let until_ms = now_ms.saturating_add(self.config.timeouts.close_ms);
+        if let Some(Socket { closing: Closing::WeSaid { until_ms: until }, .. }) = self.socket(key)
+        {
+            *until = until_ms;
+        }
+    }
+
     /// Sends the client of a WebSocket away, unless it goes by itself.
     pub(super) fn drain_socket(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
-        if self.socket(key).is_some_and(|socket| socket.closes_at_ms().is_none()) {
+        if self.socket(key).is_some_and(|socket| socket.is_open()) {
             self.say_close(now_ms, transport, key, Some(STOPPING));
         }
     }
@@ -326,8 +352,24 @@ impl Worker {
         key: Key,
         close: Close<'_>,
     ) {
-        self.say_close(now_ms, transport, key, Some(close));
+        self.say_last(now_ms, transport, key, close);
         self.finish(now_ms, key);
+    }
+
+    /// Says the close of a WebSocket whose handler has no say any more: this one, if its client has broken nothing.
+    pub(super) fn say_last(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        close: Close<'_>,
+    ) {
+        match self.socket(key).map(|socket| socket.closing) {
+            Some(Closing::ClientSaid { what: Ending::Fault(error), .. }) => {
+                self.say_fault(now_ms, transport, key, error);
+            }
+            Some(_) | None => self.say_close(now_ms, transport, key, Some(close)),
+        }
     }
 
     /// The time to close is up.
@@ -343,7 +385,8 @@ impl Worker {
                 self.say_fault(now_ms, transport, key, error);
                 self.finish(now_ms, key);
             }
-            Some(Closing::WeSaid { .. }) => self.close(key, CloseReason::TimedOut),
+            // What the kernel still has for it is not to be destroyed.
+            Some(Closing::WeSaid { .. }) => self.finish(now_ms, key),
             Some(Closing::Open) | None => {}
         }
     }
@@ -356,14 +399,21 @@ impl Worker {
         key: Key,
         input: &[u8],
     ) -> Step {
-        if input.is_empty() {
-            if self.connections[key.index].eof {
+        let socket = self.socket(key);
+        let (has_rest, client_has_said) = socket.map_or((false, false), |socket| {
+            let has_said = matches!(socket.closing, Closing::ClientSaid { .. });
+            (socket.receiver.has_rest(), has_said)
+        });
+        if input.is_empty() && !has_rest {
+            // Who has said that it closes is answered, though it sends nothing more.
+            if self.connections[key.index].eof && !client_has_said {
                 self.close(key, CloseReason::ClientLeft);
             }
             return Step::Wait;
         }
         let room = match self.reading(key) {
             Reading::Passed { room } => room,
+            Reading::Dropped if input.is_empty() => return Step::Wait,
             Reading::Dropped => return Step::Used(input.len()),
             Reading::Later => return Step::Wait,
         };
@@ -407,11 +457,9 @@ impl Worker {
             Closing::Open if unsent_bytes > buffer_bytes => Reading::Later,
             Closing::Open if exchange.session.handler().is_none() => Reading::Later,
             Closing::Open => {
-                if self.must_wait(key) {
-                    Reading::Later
-                } else {
-                    Reading::Passed { room }
-                }
+                // Pings are answered all the same.
+                let room = if self.must_wait(key) { 0 } else { room };
+                Reading::Passed { room }
             }
         }
     }
@@ -462,8 +510,9 @@ impl Worker {
 
     /// Tells the handler of a ping or a pong, if it takes so many bytes: nothing waits for these.
     fn tell_control(&mut self, key: Key, kind: Kind, bytes: &[u8]) {
+        let is_stalled = self.must_wait(key);
         let session = &mut self.exchange(key).session;
-        if bytes.len() <= session.credits() {
+        if bytes.len().max(1) <= session.credits() && !is_stalled {
             session.spend(bytes.len());
             self.send_to_handler(key, kind, |fields| fields.bytes("body", bytes));
         }

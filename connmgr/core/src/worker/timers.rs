@@ -155,18 +155,20 @@ impl Worker {
                     }
                     Response::Streaming(_) => (stuck, stuck),
                     Response::Socket(_) => {
-                        (Expiry::FailSocket(HANDLER_SILENT), Expiry::FailSocket(CLIENT_IDLE))
+                        let idle = Expiry::FailSocket(CLIENT_IDLE);
+                        let idle = if connection.output.is_empty() { idle } else { stuck };
+                        (Expiry::FailSocket(HANDLER_SILENT), idle)
                     }
                 };
                 let closes_at_ms = match &exchange.response {
-                    Response::Socket(socket) => socket.closes_at_ms(),
+                    Response::Socket(socket) => socket.closes_at_ms(connection.output.is_empty()),
                     Response::Awaited | Response::Streaming(_) => None,
                 };
                 earliest([
+                    (closes_at_ms.unwrap_or(NEVER), Expiry::EndSocket),
                     (exchange.eof_until_ms.unwrap_or(NEVER), gone),
                     (exchange.progress_ms.saturating_add(timeouts.stream_ms), stalled),
                     (exchange.heard_ms.saturating_add(timeouts.session_ms), silent),
-                    (closes_at_ms.unwrap_or(NEVER), Expiry::EndSocket),
                     (exchange.next_keep_alive_ms(timeouts), Expiry::KeepSession),
                 ])
             }
@@ -184,9 +186,10 @@ impl Worker {
                     (if held.keep_alive_ms > 0 { silent_ms } else { NEVER }, Expiry::KeepHold),
                 ])
             }
-            State::Closing(closing) => {
+            State::Closing(closing) if connection.output.is_empty() => {
                 (closing.linger_until_ms, Expiry::Close(CloseReason::Finished))
             }
+            State::Closing(closing) => (closing.linger_until_ms, stuck),
         }
     }
 

@@ -110,6 +110,9 @@ impl Worker {
             State::Exchange(exchange) => {
                 let is_socket = matches!(exchange.response, Response::Socket(_));
                 self.repay(key);
+                if is_socket && unsent == 0 {
+                    self.handle_socket_drained(now_ms, key);
+                }
                 if is_socket {
                     // What the client sends waits while it takes nothing.
                     self.process_input(now_ms, transport, key);

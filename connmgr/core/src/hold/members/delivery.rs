@@ -171,7 +171,7 @@ impl Members {
                 sse::write_cursor(&mut id, gap.resume());
                 let (channel, data) = (&*gap.channel, data.as_bytes());
                 let event = message::Event { channel, kind: sse::CONTROL, id: &id, data };
-                message::write(&mut out, None, &event);
+                message::write(&mut out, &mut self.pool, None, &event);
             }
         }
         self.own_delivery(index, out, false)

@@ -3,6 +3,7 @@
 use zhttp::{Envelope, Fields, Id, Kind};
 
 use super::{Edge, Key, Mode, Session, Told, config};
+use crate::hub::FromHub;
 use crate::websocket::{Close, Deflate, Mask, MessageKind, Pool, Received, Receiver, Role, Sender};
 
 pub(super) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: x.com\r\nUpgrade: websocket\r\n\
@@ -209,6 +210,7 @@ fn pings_are_answered_and_told_to_who_asked() {
     session.control(&mut edge, Kind::Ping, "p");
     session.control(&mut edge, Kind::Pong, "q");
     assert_eq!(frames(&mut edge, client), ["ping p", "pong q"]);
+    assert_eq!(said(&mut edge), ["h1 credit 1", "h1 credit 1"], "they cost what messages cost");
     let (client, _) = open_with(&mut edge, 4, |ext| ext.flag("ping", true));
     edge.send(client, [ping("abc"), ping("de"), ping("f")].concat());
     assert_eq!(frames(&mut edge, client), ["pong abc", "pong de", "pong f"]);
@@ -275,8 +277,99 @@ fn a_handler_closes() {
     session.message(&mut edge, ("text", b"behind it"), false);
     assert_eq!(frames(&mut edge, client), ["close 1000 "]);
     edge.advance(2010);
-    assert!(edge.is_closed(client), "it does not answer");
+    assert!(edge.is_shut(client), "it does not answer");
     assert_eq!(said(&mut edge), ["h1 credit 9", "done", "h1 cancel"]);
+    edge.end();
+}
+
+/// What was written before the close is not cut off by it.
+#[test]
+fn a_slow_client_has_its_time_to_close_once_it_has_taken_all() {
+    let mut edge = Edge::new();
+    let (client, mut session) = open(&mut edge, 0);
+    edge.client(client).takes = Some(0);
+    session.message(&mut edge, ("text", b"the last"), false);
+    session.close(&mut edge, 1000, "");
+    edge.advance(30_000);
+    assert!(!edge.is_closed(client) && !edge.is_shut(client));
+    edge.take(client, 1000);
+    assert_eq!(frames(&mut edge, client), ["Text the last", "close 1000 "]);
+    edge.advance(1990);
+    assert!(!edge.is_shut(client));
+    edge.advance(20);
+    assert!(edge.is_shut(client));
+    edge.end();
+}
+
+/// A client that says that it closes, and sends nothing more, is answered.
+#[test]
+fn a_client_closes_and_half_closes() {
+    let mut edge = Edge::new();
+    let (client, mut session) = open(&mut edge, 9);
+    edge.send(client, [text("last"), close(Some(1000), "")].concat());
+    edge.half_close(client);
+    assert_eq!(said(&mut edge), ["h1  last", "h1 close"]);
+    session.message(&mut edge, ("text", b"answer"), false);
+    session.close(&mut edge, 1000, "");
+    assert_eq!(frames(&mut edge, client), ["Text answer", "close 1000 "]);
+    assert_eq!(said(&mut edge), ["h1 credit 6", "done"]);
+    assert!(edge.is_closed(client));
+    edge.end();
+}
+
+/// What of a message was not passed on for want of credits waits for them, and for nothing else.
+#[test]
+fn the_end_of_a_compressed_message_waits_for_credits_alone() {
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let deflate = Deflate::choose([&b"permessage-deflate"[..]].into_iter());
+    for len in (64..1200).step_by(7) {
+        for granted in [1, 63, 64, 100] {
+            let mut edge = Edge::new();
+            let client = edge.connect_with(format!("{HANDSHAKE}{offer}\r\n"));
+            let mut session = edge.request();
+            accept(
+                &mut edge,
+                &mut session,
+                |_| {},
+                |fields| {
+                    fields.int("code", 101);
+                    fields.int("credits", granted);
+                },
+            );
+            edge.told();
+            let body = vec![b'a'; len];
+            let mut frame = Vec::new();
+            let message = (MessageKind::Binary, &body[..], true);
+            Sender::new(deflate).message(&mut Pool::new(), message, MASK, &mut frame).unwrap();
+            edge.send(client, frame);
+            let (mut got, mut is_whole) = (0, false);
+            for _ in 0..=len {
+                for told in edge.told() {
+                    got += told.body.len();
+                    is_whole |= !told.more;
+                }
+                if is_whole {
+                    break;
+                }
+                session.credit(&mut edge, granted);
+            }
+            assert_eq!((got, is_whole), (len, true), "{len} bytes, {granted} credits");
+            edge.end();
+        }
+    }
+}
+
+#[test]
+fn a_stalled_handler_keeps_no_ping_from_its_answer() {
+    let mut edge = Edge::new();
+    let (client, _) = open(&mut edge, 100);
+    edge.hub(&FromHub::Stalled(b"h1"[..].into()));
+    edge.send(client, [ping("a"), text("waits"), ping("b")].concat());
+    assert_eq!(frames(&mut edge, client), ["pong a"]);
+    assert_eq!(said(&mut edge), Vec::<String>::new());
+    edge.hub(&FromHub::Flowing(b"h1"[..].into()));
+    assert_eq!(frames(&mut edge, client), ["pong b"]);
+    assert_eq!(said(&mut edge), ["h1  waits"]);
     edge.end();
 }
 
@@ -415,6 +508,26 @@ fn a_drain_sends_sockets_away() {
     edge.send(client, close(Some(1001), ""));
     assert_eq!(said(&mut edge), ["h1 credit 10", "h1 close", "done"]);
     assert!(edge.is_shut(client));
+    edge.end();
+
+    // One that was accepted meanwhile goes too.
+    let mut edge = Edge::new();
+    let client = edge.connect_with(format!("{HANDSHAKE}\r\n"));
+    let mut session = edge.request();
+    edge.worker.drain(edge.now_ms, &mut edge.sockets);
+    accept(
+        &mut edge,
+        &mut session,
+        |_| {},
+        |fields| {
+            fields.int("code", 101);
+            fields.bytes("body", b"hello");
+        },
+    );
+    let head_len = SWITCHED.len() + 2;
+    edge.client(client).got.drain(..head_len);
+    let close = "close 1001 The server is stopping";
+    assert_eq!(frames(&mut edge, client), ["Text hello", close]);
     edge.end();
 }
 
