@@ -5,12 +5,13 @@
 //! the certificate is refused, so that nothing is served that no client would take.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::libc::O_NONBLOCK;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -178,7 +179,9 @@ fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
         return Err(IdentityError::NotAFile { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(refused)?;
+    // Nor may one that was put there since.
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(O_NONBLOCK).open(path).map_err(refused)?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(refused)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(IdentityError::TooLarge { path: path.to_owned() });

@@ -48,6 +48,10 @@ const SLICES_MAX: usize = 16;
 /// destroy the alert.
 const REFUSED_READS_MAX: usize = 16;
 
+/// Reads of a session in a row that may bring no plaintext: 256 KiB of what a client sends. A record takes at most five,
+/// a handshake a few.
+const EMPTY_READS_MAX: usize = 64;
+
 /// The alert of rustls for a name that there is no certificate of: `access_denied`, in the clear.
 const ACCESS_DENIED: u8 = 49;
 
@@ -109,7 +113,7 @@ impl Session {
         if self.has_failed {
             return ReadOutcome::Failed;
         }
-        loop {
+        for _ in 0..EMPTY_READS_MAX {
             match self.tls.reader().read(buffer) {
                 Ok(0) => return ReadOutcome::Eof,
                 Ok(bytes) => return ReadOutcome::Bytes(bytes),
@@ -144,6 +148,8 @@ impl Session {
             // What the handshake answers, and new keys. If the socket has failed, reading finds out.
             let _ = self.flush(stream);
         }
+        // Records without a byte in them, one after the other: nobody does that who wants something.
+        ReadOutcome::Failed
     }
 
     /// Whether the client has said that it sends nothing more.
