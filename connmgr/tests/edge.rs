@@ -60,3 +60,5 @@ mod tls_reload;
 mod tls_traffic;
 #[path = "edge/unread.rs"]
 mod unread;
+#[path = "peers/websocket.rs"]
+mod websocket;

@@ -1,20 +1,28 @@
 //! Held clients outlive their handlers.
 
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio_tungstenite::tungstenite::Message;
 use zhttp::hold::{Channels, Event, EventList, Events, Feed, Format, HoldParams};
 use zhttp::{Cursor, Envelope, Id, Kind, Packet};
 
 use crate::client::Client;
 use crate::handler::{Got, Handler};
+use crate::peers::within;
 use crate::process::EdgeProcess;
+use crate::websocket;
 
 const CHANNEL: &str = "acme:news";
 const EPOCH: u64 = 1_736_467_200_000;
 
 /// Takes the hold of a request, from the beginning of the channel on.
 pub async fn hold(handler: &mut Handler, request: &Got) {
+    hold_as(handler, request, (Format::Sse, 200, b"retry: 500\n\n")).await;
+}
+
+async fn hold_as(handler: &mut Handler, request: &Got, (format, code, body): (Format, u64, &[u8])) {
     let ids = [Id { id: request.id.as_bytes(), seq: Some(0) }];
     let params = HoldParams {
-        format: Format::Sse,
+        format,
         channels: Channels::default(),
         keep_alive_ms: 0,
         expires_s: 0,
@@ -27,8 +35,8 @@ pub async fn hold(handler: &mut Handler, request: &Got) {
         &mut packet,
         |ext| params.write(ext, &[(CHANNEL, Cursor::new(EPOCH, 0))]),
         |fields| {
-            fields.int("code", 200);
-            fields.bytes("body", b"retry: 500\n\n");
+            fields.int("code", code);
+            fields.bytes("body", body);
         },
     );
     handler.send_stream(&packet).await;
@@ -54,6 +62,39 @@ pub fn event_text(number: u64, data: &str) -> String {
 fn feed(got: &Got) -> Vec<(String, Option<Cursor>)> {
     let packet = Packet::parse(&got.bytes).unwrap();
     Feed::read(&packet).unwrap().map(|(name, head)| (name.to_owned(), head)).collect()
+}
+
+#[tokio::test]
+async fn a_held_websocket_outlives_its_handler() {
+    let edge = EdgeProcess::start(&[]).await;
+    let mut first = Handler::greeting(&edge, "first").await;
+    let url = format!("ws://{}/ws", edge.address);
+    let connecting = tokio::spawn(async move { websocket::connect(&url).await });
+    let request = first.next_of(Kind::Data).await;
+    hold_as(&mut first, &request, (Format::Ws, 101, b"welcome")).await;
+    let mut client = connecting.await.unwrap();
+    assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::text("welcome"));
+    first.next_of(Kind::Feed).await;
+    let message = |number: u64, data: &str| {
+        let cursor = format!("\"cursor\":\"{EPOCH}-{number}\"");
+        Message::text(format!(
+            "{{\"type\":\"event\",\"channel\":\"news\",{cursor},\"event\":\"stream\",\"data\":{data}}}"
+        ))
+    };
+    event(&mut first, 0, "1").await;
+    assert_eq!(within(client.next()).await.unwrap().unwrap(), message(1, "1"));
+    first.kill().await;
+    let mut second = Handler::greeting(&edge, "second").await;
+    second.next_of(Kind::Feed).await;
+    event(&mut second, 0, "1").await;
+    event(&mut second, 1, "[2]").await;
+    assert_eq!(within(client.next()).await.unwrap().unwrap(), message(2, "[2]"));
+    within(client.send(Message::Ping(b"there?"[..].into()))).await.unwrap();
+    let pong = Message::Pong(b"there?"[..].into());
+    assert_eq!(within(client.next()).await.unwrap().unwrap(), pong);
+    within(client.close(None)).await.unwrap();
+    assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::Close(None));
+    second.next_of(Kind::Closed).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::http1::{
 use crate::hub::ToHub;
 use crate::session::BadSeq;
 use crate::slab::Key;
-use crate::websocket::{Close, CloseCode, NotText};
+use crate::websocket::{Close, CloseCode, NotText, Sender};
 
 /// Why a packet ends its session: the handler's fault, each.
 #[derive(Debug, thiserror::Error)]
@@ -136,9 +136,9 @@ impl Worker {
                     Some(_) | None => Ok(Next::Given("The handler failed")),
                 }
             }
-            Kind::Close | Kind::Ping | Kind::Pong => {
-                self.apply_control(now_ms, transport, key, packet)
-            }
+            Kind::Close => self.apply_close(now_ms, transport, key, packet),
+            Kind::Ping => self.apply_control(now_ms, transport, key, (packet, Sender::ping)),
+            Kind::Pong => self.apply_control(now_ms, transport, key, (packet, Sender::pong)),
             Kind::Error => Ok(Next::Given("The handler failed")),
             Kind::HandoffStart => {
                 // It gets what it is still owed first, and nothing behind the word to proceed.

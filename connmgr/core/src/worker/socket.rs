@@ -25,8 +25,8 @@ use crate::hold::Rendering;
 use crate::http1::RequestContext;
 use crate::slab::Key;
 use crate::websocket::{
-    CONTROL_BYTES_MAX, Close, CloseCode, Deflate, MessageKind, Received, Receiver, Role, Sender,
-    Upgrade, WebSocketError, write_switch,
+    CONTROL_BYTES_MAX, Close, CloseCode, Deflate, Mask, MessageKind, Received, Receiver, Role,
+    Sender, Upgrade, WebSocketError, write_switch,
 };
 
 /// What the handler of a WebSocket may be sent if it has not said how much: Pushpin's proxy relies on it.
@@ -56,6 +56,9 @@ enum Closing {
     ClientSaid { what: Ending, until_ms: u64 },
     WeSaid { until_ms: u64 },
 }
+
+/// Writes a ping or a pong.
+type WriteControl = fn(&[u8], Option<Mask>, &mut Vec<u8>);
 
 /// How a client ends.
 #[derive(Clone, Copy, Debug)]
@@ -227,26 +230,20 @@ impl Worker {
         Ok(Next::Open)
     }
 
-    /// Takes a ping, a pong or a close of the handler.
+    /// Takes a ping or a pong of the handler; `write` makes the frame.
     pub(super) fn apply_control(
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
         key: Key,
-        packet: &Packet<'_>,
+        (packet, write): (&Packet<'_>, WriteControl),
     ) -> Result<Next, Fault> {
-        let kind = Fault::Kind(packet.kind.name());
         let payload = packet.payload()?;
-        let State::Exchange(exchange) = &mut self.connections[key.index].state else {
-            return Err(kind);
+        let exchange = self.exchange(key);
+        let Response::Socket(socket) = &exchange.response else {
+            return Err(Fault::Kind(packet.kind.name()));
         };
-        let Response::Socket(socket) = &exchange.response else { return Err(kind) };
         exchange.session.add_credits(payload.credits);
-        let write = match packet.kind {
-            Kind::Ping => Sender::ping,
-            Kind::Pong => Sender::pong,
-            _ => return self.apply_close(now_ms, transport, key, &payload),
-        };
         if payload.body.len() > CONTROL_BYTES_MAX {
             return Err(Fault::ControlTooLong);
         }
@@ -262,21 +259,26 @@ impl Worker {
         Ok(Next::Open)
     }
 
-    fn apply_close(
+    /// Takes a close of the handler.
+    pub(super) fn apply_close(
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
         key: Key,
-        payload: &Payload<'_>,
+        packet: &Packet<'_>,
     ) -> Result<Next, Fault> {
+        let payload = packet.payload()?;
+        let Some(socket) = self.socket(key) else {
+            return Err(Fault::Kind(packet.kind.name()));
+        };
+        let closing = socket.closing;
         let code = match payload.code {
             None => CloseCode::NORMAL,
             Some(code) => CloseCode::new(code).ok_or(Fault::CloseCode(code))?,
         };
         let reason = std::str::from_utf8(payload.body).map_err(|_| Fault::Text)?;
         let close = Close { code, reason };
-        let Some(socket) = self.socket(key) else { return Ok(Next::Open) };
-        match socket.closing {
+        match closing {
             Closing::ClientSaid { what: Ending::Close(_), .. } => {
                 self.say_close(now_ms, transport, key, Some(close));
                 Ok(Next::Finished)

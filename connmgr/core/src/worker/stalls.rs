@@ -3,8 +3,8 @@
 //! What goes to a handler waits in a queue; when that is full the hub says so ([`FromHub::Stalled`](crate::hub::FromHub)),
 //! and from then on what clients send for the handler stays with them: their bytes fill the connection's buffer, then the
 //! socket's, and TCP tells the client. When the handler goes on, so do they, from exactly where they were. So a handler
-//! that stops for a while loses nothing and costs no more memory than its queue and these buffers; only bodies wait, while
-//! credits, keep-alives and cancels, which are small, go on into the queue.
+//! that stops for a while loses nothing and costs no more memory than its queue and these buffers; only bodies and the
+//! messages of WebSockets wait, while credits, keep-alives and cancels, which are small, go on into the queue.
 
 use std::collections::BTreeMap;
 
