@@ -215,7 +215,9 @@ fn check_error(choices: &mut Choices<'_>, request: &RequestContext<'_>) {
     assert_eq!(read.code, status);
     let want = if request.is_head { b"" } else { text.as_bytes() };
     assert_eq!(read_body(&read, request, &out[head_len..]).as_deref(), Some(want));
-    assert_eq!(all(&read.fields, "connection").any(|value| value == b"close"), !request.keep_alive);
+    // One that says what to upgrade to says two things (RFC 9110 §7.6.1).
+    let mut options = all(&read.fields, "connection").flat_map(|value| value.split(|b| *b == b','));
+    assert_eq!(options.any(|option| option.trim_ascii() == b"close"), !request.keep_alive);
 }
 
 /// Reads a head line by line. It must be one for every reader.
