@@ -215,9 +215,7 @@ fn check_error(choices: &mut Choices<'_>, request: &RequestContext<'_>) {
     assert_eq!(read.code, status);
     let want = if request.is_head { b"" } else { text.as_bytes() };
     assert_eq!(read_body(&read, request, &out[head_len..]).as_deref(), Some(want));
-    // One that says what to upgrade to says two things (RFC 9110 §7.6.1).
-    let mut options = all(&read.fields, "connection").flat_map(|value| value.split(|b| *b == b','));
-    assert_eq!(options.any(|option| option.trim_ascii() == b"close"), !request.keep_alive);
+    assert_eq!(read.says("connection", b"close"), !request.keep_alive);
 }
 
 /// Reads a head line by line. It must be one for every reader.
@@ -291,9 +289,10 @@ impl Read {
         std::str::from_utf8(value).ok()?.parse().ok()
     }
 
-    /// Whether it has a field with just that value.
+    /// Whether it has a field with that value, alone or in a list.
     pub(super) fn says(&self, name: &str, value: &[u8]) -> bool {
-        all(&self.fields, name).any(|said| said == value)
+        let mut said = all(&self.fields, name).flat_map(|list| list.split(|byte| *byte == b','));
+        said.any(|said| said.trim_ascii() == value)
     }
 }
 
