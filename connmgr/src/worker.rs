@@ -1,10 +1,10 @@
 //! A worker's thread: turns mio and the [`Worker`] machine.
 //!
 //! One turn: wait for sockets, the hub or a deadline; read what came, at most
-//! [`READS_PER_TURN`] times for a connection, and with few steps of TLS handshakes, which take time; pass on what the hub
-//! said; let time pass; write a slice of what waits for those who take bytes again; deliver a slice of the events that are due; do what the machine
-//! says; hand the hub its batch. Sockets are watched edge-triggered, both ways, from accept to close, so that an
-//! idle connection costs no system call.
+//! [`READS_PER_TURN`] times for a connection, and with few steps of TLS handshakes, which take time; pass
+//! on what the hub said; let time pass; write a slice of what waits for those who take bytes again; deliver
+//! a slice of the events that are due; do what the machine says; hand the hub its batch. Sockets are watched
+//! edge-triggered, both ways, from accept to close, so that an idle connection costs no system call.
 //!
 //! Slices are of bytes, as copying them is what takes the time: when a thousand slow clients read on at
 //! once there are 64 MiB to be written, and events for all others must not wait behind them.

@@ -131,6 +131,7 @@ pub fn rewrite(bytes: &[u8]) -> Result<Vec<u8>, PacketError> {
         Envelope { from: packet.from, ids: &ids, kind: packet.kind, multi: packet.ext.multi };
     let mut out = Vec::new();
     let ext = |ext: &mut Fields<'_, '_>| {
+        ext.flag("ping", packet.ext.ping);
         if let Body::Plain(_, Some(hold)) = body {
             hold.write_channels(ext, hold.channels);
         } else if matches!(packet.ext.hold, Some(Value::Int(1..))) {

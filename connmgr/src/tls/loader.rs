@@ -29,7 +29,7 @@ use crate::log::Causes;
 /// How often it is looked for changes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 
-/// Identities of a directory, the first in alphabetical order. Each takes some KiB, and two `stat(2)` a look.
+/// Identities of a directory, the first in alphabetical order, beside those of a `default-cert`. Each takes some KiB, and two `stat(2)` a look.
 const IDENTITIES_MAX: usize = 10_000;
 
 /// What was last seen of a name.
@@ -113,7 +113,7 @@ impl Directory {
         if names.len() > IDENTITIES_MAX {
             let dir = self.dir.display();
             self.tell_fault(&format!("{dir} has more than {IDENTITIES_MAX} TLS identities"));
-            names = names.into_iter().take(IDENTITIES_MAX).collect();
+            names = within(IDENTITIES_MAX, names, &self.kept);
         } else {
             self.is_fault_told = false;
         }
@@ -184,6 +184,12 @@ impl Directory {
             tracing::warn!("{text}");
         }
     }
+}
+
+/// The first of these names, and those of a `default-cert` wherever they stand.
+fn within(max: usize, names: BTreeSet<String>, kept: &BTreeSet<String>) -> BTreeSet<String> {
+    let numbered = names.into_iter().enumerate();
+    numbered.filter(|(at, name)| *at < max || kept.contains(name)).map(|(_, name)| name).collect()
 }
 
 /// Names that have a certificate in a directory. A key alone is none.

@@ -110,10 +110,19 @@ impl Session {
         buffer: &mut [u8],
         steps: &mut Steps,
     ) -> ReadOutcome {
+        self.read_within(stream, buffer, (steps, EMPTY_READS_MAX))
+    }
+
+    fn read_within(
+        &mut self,
+        stream: &mut Stream,
+        buffer: &mut [u8],
+        (steps, empty_reads_max): (&mut Steps, usize),
+    ) -> ReadOutcome {
         if self.has_failed {
             return ReadOutcome::Failed;
         }
-        for _ in 0..EMPTY_READS_MAX {
+        for _ in 0..empty_reads_max {
             match self.tls.reader().read(buffer) {
                 Ok(0) => return ReadOutcome::Eof,
                 Ok(bytes) => return ReadOutcome::Bytes(bytes),

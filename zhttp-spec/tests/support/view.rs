@@ -26,6 +26,7 @@ pub(crate) fn packet(bytes: &[u8]) -> Result<Json, PacketError> {
     put(&mut fields, "type", json!(if name.is_empty() { "data" } else { name }));
     let mut ext = Fields::new();
     put(&mut ext, "multi", json!(packet.ext.multi));
+    put(&mut ext, "ping", json!(packet.ext.ping));
     match (packet.ext.hold, body) {
         (Some(Value::Int(version)), _) => put(&mut ext, "hold", json!(version)),
         (_, Body::Plain(_, Some(hold))) => put(&mut ext, "hold", hold_params(hold)),

@@ -10,7 +10,7 @@
 //! One file for each noun: `frame` has heads and masks, `utf8` judges text, `close` the codes, `deflate` compression;
 //! [`Receiver`] and [`Sender`] are the two halves of a connection, [`Upgrade`] the way to it. Who is at which end is data
 //! ([`Role`]). When to answer, when to give up and what a message is for is the business of whoever has the
-//! connection (`worker/socket.rs`).
+//! connection (`worker/socket.rs`, `worker/held_socket.rs`).
 //!
 //! **Strict in what it accepts**, for the reason that `http1` gives. Each refusal has a close code ([`WebSocketError::code`])
 //! and ends the connection: behind a broken frame nobody knows where the next one begins.
@@ -54,7 +54,7 @@ pub enum MessageKind {
     Binary,
 }
 
-/// Why a connection cannot go on: what the peer has broken.
+/// Why a connection cannot go on: what the peer has broken, or a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebSocketError {
     /// A head that is none.

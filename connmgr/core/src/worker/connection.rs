@@ -11,7 +11,7 @@ use crate::websocket::Upgrade;
 use crate::wheel::TimerId;
 
 use super::req::ReqExchange;
-use super::socket::Socket;
+use super::socket::{Halves, Socket};
 use super::{Mode, TimeoutConfig, multi};
 
 /// One connection.
@@ -124,8 +124,6 @@ pub(super) struct Exchange {
     /// The client waits for `100 Continue`.
     pub(super) expects_continue: bool,
     pub(super) decoder: BodyDecoder,
-    /// It is to become a WebSocket, and has no answer yet.
-    pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) response: Response,
     /// When the handler was last heard.
     pub(super) heard_ms: u64,
@@ -155,7 +153,7 @@ impl Exchange {
 
     /// What of the request an answer depends on, if nothing of one came.
     pub(super) fn awaiting(&self) -> Option<RequestParts> {
-        matches!(self.response, Response::Awaited).then(|| self.request())
+        matches!(self.response, Response::Awaited(_)).then(|| self.request())
     }
 
     /// Whether it is the client who is to go on: there is room for more of its body.
@@ -184,8 +182,8 @@ impl RequestParts {
 /// How far the answer is.
 #[derive(Debug)]
 pub(super) enum Response {
-    /// Nothing of it came.
-    Awaited,
+    /// Nothing of it came. With what there is to say if it makes the connection a WebSocket.
+    Awaited(Option<Box<Upgrade>>),
     /// Its head is out.
     Streaming(BodyEncoder),
     /// It is no response any more, but a WebSocket.
@@ -218,7 +216,7 @@ pub(super) enum Framing {
     /// They are the content of a response.
     Response(BodyEncoder),
     /// They are messages, and come with their frames.
-    Socket(Box<Socket>),
+    Socket(Box<Halves>),
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use zhttp::hold::{Format, HoldParams};
 use zhttp::{Fields, Headers, Kind, Packet, PacketError, Payload};
 
 use super::connection::{Exchange, Framing, RequestParts, Response, State};
+use super::socket::{Acceptance, REJECTED};
 use super::{CloseReason, INVALID_ANSWER, Named, Output, Transport, Worker};
 use crate::http1::{
     BodyEncoder, BodyMismatch, BodyPlan, ErrorResponse, RequestContext, ResponseError,
@@ -129,17 +130,15 @@ impl Worker {
             }
             Kind::KeepAlive => Ok(Next::Open),
             Kind::Cancel => Ok(Next::Given("The handler cancelled the request")),
-            Kind::Error if self.exchange(key).upgrade.is_some() => {
-                let payload = packet.payload()?;
-                match payload.condition {
-                    Some("rejected") => self.apply_rejection(now_ms, transport, key, &payload),
-                    Some(_) | None => Ok(Next::Given("The handler failed")),
-                }
-            }
             Kind::Close => self.apply_close(now_ms, transport, key, packet),
             Kind::Ping => self.apply_control(now_ms, transport, key, (packet, Sender::ping)),
             Kind::Pong => self.apply_control(now_ms, transport, key, (packet, Sender::pong)),
-            Kind::Error => Ok(Next::Given("The handler failed")),
+            Kind::Error => match packet.payload() {
+                Ok(payload) if self.is_handshake(key) && payload.condition == Some(REJECTED) => {
+                    self.apply_rejection(now_ms, transport, key, &payload)
+                }
+                Ok(_) | Err(_) => Ok(Next::Given("The handler failed")),
+            },
             Kind::HandoffStart => {
                 // It gets what it is still owed first, and nothing behind the word to proceed.
                 self.repay(key);
@@ -175,11 +174,12 @@ impl Worker {
         if !exchange.session.receive(payload.body.len()) {
             return Err(Fault::Credits);
         }
-        match exchange.response {
-            Response::Awaited => match exchange.upgrade.clone() {
-                Some(upgrade) => self.apply_acceptance(now_ms, transport, key, (packet, &upgrade)),
-                None => self.apply_head(now_ms, transport, key, packet, &payload),
-            },
+        match &exchange.response {
+            Response::Awaited(None) => self.apply_head(now_ms, transport, key, packet, &payload),
+            Response::Awaited(Some(upgrade)) => {
+                let acceptance = Acceptance { packet, payload: &payload, upgrade: **upgrade };
+                self.apply_acceptance(now_ms, transport, key, &acceptance)
+            }
             Response::Socket(_) => self.apply_message(now_ms, transport, key, &payload),
             Response::Streaming(_) => self.apply_body(now_ms, transport, key, &payload),
         }
@@ -324,7 +324,7 @@ impl Worker {
         }
         let Some(exchange) = self.take_exchange(now_ms, key) else { return };
         match exchange.response {
-            Response::Awaited => {
+            Response::Awaited(_) => {
                 self.answer_error(now_ms, transport, key, exchange.request(), error);
                 self.resume_reading(key, was_full);
             }
@@ -377,7 +377,7 @@ impl Worker {
         let Named::Exchange(key) = self.find(id) else { return };
         let State::Exchange(exchange) = &self.connections[key.index].state else { return };
         match exchange.response {
-            Response::Awaited => {
+            Response::Awaited(_) => {
                 let request = exchange.request();
                 self.answer_error(now_ms, transport, key, request, error);
             }

@@ -28,7 +28,7 @@ impl Worker {
         let id = *exchange.session.id();
         let (rendering, is_response) = match &framing {
             Framing::Response(_) => (Rendering::Sse, true),
-            Framing::Socket(socket) => (socket.rendering(), false),
+            Framing::Socket(halves) => (halves.rendering(), false),
         };
         let held = Held {
             hold: self.members.open((key, rendering), params.channels),
@@ -198,11 +198,11 @@ impl Worker {
         }
     }
 
-    fn is_full(&self, key: Key) -> bool {
+    pub(super) fn is_full(&self, key: Key) -> bool {
         self.unsent_bytes(key) > self.config.client_backlog_bytes_max
     }
 
-    fn block_if_full(&mut self, key: Key) {
+    pub(super) fn block_if_full(&mut self, key: Key) {
         if self.is_full(key)
             && let State::Held(held) = &self.connections[key.index].state
         {

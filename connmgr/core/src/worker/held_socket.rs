@@ -29,21 +29,22 @@ impl Worker {
         input: &[u8],
     ) -> Step {
         // Who sends pings and takes no pongs has to wait for itself.
-        let buffer_bytes = self.config.buffer_bytes as usize;
-        if input.is_empty() || self.unsent_bytes(key) > buffer_bytes {
+        if input.is_empty() || self.is_full(key) {
             return Step::Wait;
         }
         let State::Held(held) = &mut self.connections[key.index].state else { return Step::Wait };
-        let Framing::Socket(socket) = &mut held.framing else { return Step::Wait };
+        let Framing::Socket(halves) = &mut held.framing else { return Step::Wait };
         let mut out = Vec::new();
-        let room = (&mut out, buffer_bytes);
-        let close = match socket.receiver.receive(&mut self.compression, input, room) {
+        let room = (&mut out, self.config.buffer_bytes as usize);
+        let close = match halves.receiver.receive(&mut self.compression, input, room) {
             Ok((0, Received::Nothing)) => return Step::Wait,
             Ok((used, Received::Nothing | Received::Pong)) => return Step::Used(used),
             Ok((used, Received::Ping)) => {
                 let mut pong = Vec::new();
                 Sender::pong(&out, None, &mut pong);
-                self.send(now_ms, transport, key, &[&pong]);
+                if self.send(now_ms, transport, key, &[&pong]) {
+                    self.block_if_full(key);
+                }
                 return Step::Used(used);
             }
             Ok((_, Received::Message { .. })) => Some(NOT_HEARD),
@@ -80,9 +81,9 @@ impl Worker {
     /// Writes a text message for a held WebSocket behind what is in `out`. Says whether the connection is one.
     pub(super) fn write_held_message(&mut self, key: Key, text: &[u8], out: &mut Vec<u8>) -> bool {
         let State::Held(held) = &mut self.connections[key.index].state else { return false };
-        let Framing::Socket(socket) = &mut held.framing else { return false };
+        let Framing::Socket(halves) = &mut held.framing else { return false };
         let message = (MessageKind::Text, text, true);
-        let written = socket.sender.message(&mut self.compression, message, None, out);
+        let written = halves.sender.message(&mut self.compression, message, None, out);
         written.expect("a packet whose body is not UTF-8 is refused");
         true
     }

@@ -90,7 +90,7 @@ impl Worker {
                 State::Reading(_) if !connection.output.is_empty() => Step::Wait,
                 State::Reading(_) => self.read_head(now_ms, transport, key, &input[used..]),
                 State::Exchange(exchange) => match exchange.response {
-                    Response::Awaited | Response::Streaming(_) => {
+                    Response::Awaited(_) | Response::Streaming(_) => {
                         self.read_body(now_ms, transport, key, &input[used..])
                     }
                     Response::Socket(_) => self.read_frames(now_ms, transport, key, &input[used..]),
@@ -238,8 +238,7 @@ impl Worker {
             keep_alive: head.keep_alive && !self.draining && upgrade.is_none(),
             expects_continue: head.expect_continue,
             decoder,
-            upgrade: upgrade.map(Box::new),
-            response: Response::Awaited,
+            response: Response::Awaited(upgrade.map(Box::new)),
             heard_ms: now_ms,
             progress_ms: now_ms,
             kept_alive_ms: now_ms,
@@ -272,7 +271,7 @@ impl Worker {
         }
         let credits = exchange.session.credits();
         if input.is_empty() {
-            let is_awaited = matches!(exchange.response, Response::Awaited);
+            let is_awaited = matches!(exchange.response, Response::Awaited(_));
             if exchange.expects_continue && is_awaited && credits > 0 {
                 exchange.expects_continue = false;
                 self.send(now_ms, transport, key, &[CONTINUE]);
@@ -324,7 +323,7 @@ impl Worker {
     ) {
         let State::Exchange(exchange) = &self.connections[key.index].state else { return };
         match exchange.response {
-            Response::Awaited => {
+            Response::Awaited(_) => {
                 let request = exchange.request();
                 let text = error.to_string();
                 let error = ErrorResponse::new(error.status(), &text);

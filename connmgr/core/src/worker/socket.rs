@@ -32,6 +32,9 @@ use crate::websocket::{
 /// What the handler of a WebSocket may be sent if it has not said how much: Pushpin's proxy relies on it.
 const CREDITS_DEFAULT: u32 = 8192;
 
+/// The condition of an error that refuses a handshake (zhttp-spec/zhttp.md §11).
+pub(super) const REJECTED: &str = "rejected";
+
 /// The status of an acceptance (RFC 6455 §4.2.2).
 const SWITCHING_PROTOCOLS: u16 = 101;
 
@@ -39,11 +42,25 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 pub(super) const STOPPING: Close<'_> =
     Close { code: CloseCode::GOING_AWAY, reason: "The server is stopping" };
 
-/// A WebSocket.
+/// What comes and what goes, of any WebSocket of the server's side.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct Halves {
     pub(super) receiver: Receiver,
     pub(super) sender: Sender,
+}
+
+/// The packet by which a handler accepts a WebSocket.
+pub(super) struct Acceptance<'a> {
+    pub(super) packet: &'a Packet<'a>,
+    /// What is in it.
+    pub(super) payload: &'a Payload<'a>,
+    pub(super) upgrade: Upgrade,
+}
+
+/// A WebSocket with a handler.
+#[derive(Debug)]
+pub(super) struct Socket {
+    halves: Halves,
     /// Its handler wants to see the pings that were answered for it.
     tells_pings: bool,
     closing: Closing,
@@ -79,22 +96,19 @@ enum Reading {
     Later,
 }
 
-impl Socket {
-    /// A WebSocket of the server's side.
-    pub(super) fn new(deflate: Option<Deflate>, tells_pings: bool) -> Self {
-        Socket {
-            receiver: Receiver::new(Role::Server, deflate.is_some()),
-            sender: Sender::new(deflate),
-            tells_pings,
-            closing: Closing::Open,
-        }
+impl Halves {
+    fn new(deflate: Option<Deflate>) -> Self {
+        let receiver = Receiver::new(Role::Server, deflate.is_some());
+        Halves { receiver, sender: Sender::new(deflate) }
     }
 
     /// In which form it gets events.
     pub(super) fn rendering(&self) -> Rendering {
         if self.sender.compresses_all() { Rendering::CompressedMessage } else { Rendering::Message }
     }
+}
 
+impl Socket {
     /// When the other side has had its time to close; a client has it once it has taken all that was written.
     pub(super) fn closes_at_ms(&self, is_all_sent: bool) -> Option<u64> {
         match self.closing {
@@ -117,67 +131,65 @@ impl Worker {
         now_ms: u64,
         transport: &mut impl Transport,
         key: Key,
-        (packet, upgrade): (&Packet<'_>, &Upgrade),
+        acceptance: &Acceptance<'_>,
     ) -> Result<Next, Fault> {
-        let payload = packet.payload()?;
-        if payload.code != Some(SWITCHING_PROTOCOLS) {
-            return Err(Fault::NotSwitched);
-        }
-        let reason = std::str::from_utf8(payload.reason).map_err(|_| Fault::Text)?;
-        let hold = HoldParams::read(packet)?;
+        let hold = HoldParams::read(acceptance.packet)?;
         if hold.is_some_and(|hold| hold.format != Format::Ws) {
             return Err(Fault::Format(Format::Sse.name()));
         }
+        let mut halves = Halves::new(acceptance.upgrade.deflate());
         let mut out = self.take_scratch();
-        let written = write_switch(&mut out, upgrade, reason, payload.headers);
-        let socket = Box::new(Socket::new(upgrade.deflate(), packet.ext.ping));
+        let written = self.write_acceptance(acceptance, &mut halves.sender, &mut out);
         let next = match (written, hold) {
-            (Err(error), _) => Err(error.into()),
+            (Err(fault), _) => Err(fault),
             (Ok(()), Some(hold)) => {
-                self.begin_socket_hold(now_ms, transport, key, (&hold, socket, &payload, &mut out))
+                let framing = Framing::Socket(Box::new(halves));
+                self.begin_hold(now_ms, transport, key, (&hold, framing, &out));
+                Ok(Next::Hold)
             }
             (Ok(()), None) => {
                 let exchange = self.exchange(key);
-                if payload.credits == 0 {
+                if acceptance.payload.credits == 0 {
                     exchange.session.add_credits(CREDITS_DEFAULT);
                 }
-                exchange.response = Response::Socket(socket);
-                exchange.upgrade = None;
-                let is_there = self.send(now_ms, transport, key, &[&out]);
-                let said = if is_there && !payload.body.is_empty() {
-                    self.apply_message(now_ms, transport, key, &payload)
-                } else {
-                    Ok(Next::Open)
-                };
+                let tells_pings = acceptance.packet.ext.ping;
+                let socket = Socket { halves, tells_pings, closing: Closing::Open };
+                exchange.response = Response::Socket(Box::new(socket));
+                self.send(now_ms, transport, key, &[&out]);
                 if self.draining {
                     self.drain_socket(now_ms, transport, key);
                 }
-                said
+                Ok(Next::Open)
             }
         };
         self.keep_scratch(out);
         next
     }
 
-    /// A WebSocket is held from its beginning on; what body its acceptance has is its first message.
-    fn begin_socket_hold(
+    /// Writes the response that makes a WebSocket, and the first message.
+    fn write_acceptance(
         &mut self,
-        now_ms: u64,
-        transport: &mut impl Transport,
-        key: Key,
-        (hold, mut socket, payload, out): (
-            &HoldParams<'_>,
-            Box<Socket>,
-            &Payload<'_>,
-            &mut Vec<u8>,
-        ),
-    ) -> Result<Next, Fault> {
-        if !payload.body.is_empty() {
-            let message = (kind_of(payload), payload.body, true);
-            socket.sender.message(&mut self.compression, message, None, out)?;
+        Acceptance { packet, payload, upgrade }: &Acceptance<'_>,
+        sender: &mut Sender,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        if payload.code != Some(SWITCHING_PROTOCOLS) {
+            return Err(Fault::NotSwitched);
         }
-        self.begin_hold(now_ms, transport, key, (hold, Framing::Socket(socket), out));
-        Ok(Next::Hold)
+        let reason = std::str::from_utf8(payload.reason).map_err(|_| Fault::Text)?;
+        write_switch(out, upgrade, reason, payload.headers)?;
+        if !payload.body.is_empty() {
+            // In a hold it has no other pieces (hold.md H-13).
+            let end = !payload.more || packet.ext.hold.is_some();
+            let message = (kind_of(payload), payload.body, end);
+            sender.message(&mut self.compression, message, None, out)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a request wants to become a WebSocket, and has no answer.
+    pub(super) fn is_handshake(&mut self, key: Key) -> bool {
+        matches!(self.exchange(key).response, Response::Awaited(Some(_)))
     }
 
     /// Takes the packet by which a handler refuses a WebSocket: an ordinary response.
@@ -221,7 +233,7 @@ impl Worker {
         }
         let mut out = std::mem::take(&mut self.scratch);
         let message = (kind_of(payload), payload.body, !payload.more);
-        let written = socket.sender.message(&mut self.compression, message, None, &mut out);
+        let written = socket.halves.sender.message(&mut self.compression, message, None, &mut out);
         if written.is_ok() {
             self.send(now_ms, transport, key, &[&out]);
         }
@@ -322,7 +334,7 @@ impl Worker {
             return;
         }
         socket.closing = Closing::WeSaid { until_ms };
-        socket.receiver.discard();
+        socket.halves.receiver.discard();
         let mut out = Vec::new();
         Sender::close(close.as_ref(), None, &mut out);
         if self.send(now_ms, transport, key, &[&out]) {
@@ -381,16 +393,15 @@ impl Worker {
             Some(Closing::ClientSaid { what: Ending::Close(code), .. }) => {
                 let close = code.map(|code| Close { code, reason: "" });
                 self.say_close(now_ms, transport, key, close);
-                self.finish(now_ms, key);
             }
             Some(Closing::ClientSaid { what: Ending::Fault(error), .. }) => {
                 self.say_fault(now_ms, transport, key, error);
-                self.finish(now_ms, key);
             }
-            // What the kernel still has for it is not to be destroyed.
-            Some(Closing::WeSaid { .. }) => self.finish(now_ms, key),
-            Some(Closing::Open) | None => {}
+            Some(Closing::WeSaid { .. }) => {}
+            Some(Closing::Open) | None => return,
         }
+        // What the kernel still has for the client is not to be destroyed.
+        self.finish(now_ms, key);
     }
 
     /// Passes on what came of a WebSocket, as far as its handler takes it.
@@ -404,7 +415,7 @@ impl Worker {
         let socket = self.socket(key);
         let (has_rest, client_has_said) = socket.map_or((false, false), |socket| {
             let has_said = matches!(socket.closing, Closing::ClientSaid { .. });
-            (socket.receiver.has_rest(), has_said)
+            (socket.halves.receiver.has_rest(), has_said)
         });
         if input.is_empty() && !has_rest {
             // Who has said that it closes is answered, though it sends nothing more.
@@ -423,7 +434,7 @@ impl Worker {
         let mut pool = std::mem::take(&mut self.compression);
         let received = self
             .socket(key)
-            .map(|socket| socket.receiver.receive(&mut pool, input, (&mut out, room)));
+            .map(|socket| socket.halves.receiver.receive(&mut pool, input, (&mut out, room)));
         self.compression = pool;
         let step = match received {
             None | Some(Ok((0, Received::Nothing))) => Step::Wait,

@@ -145,7 +145,7 @@ impl Worker {
             }
             State::Exchange(exchange) => {
                 let (silent, stalled) = match exchange.response {
-                    Response::Awaited => {
+                    Response::Awaited(_) => {
                         let late = if exchange.waits_for_client() {
                             REQUEST_TIMEOUT
                         } else {
@@ -162,7 +162,7 @@ impl Worker {
                 };
                 let closes_at_ms = match &exchange.response {
                     Response::Socket(socket) => socket.closes_at_ms(connection.output.is_empty()),
-                    Response::Awaited | Response::Streaming(_) => None,
+                    Response::Awaited(_) | Response::Streaming(_) => None,
                 };
                 earliest([
                     (closes_at_ms.unwrap_or(NEVER), Expiry::EndSocket),

@@ -180,3 +180,11 @@ fn the_thread_ends_with_its_loader() {
     // Only the thread had another one.
     assert_eq!(Arc::strong_count(&world.identities), 1);
 }
+
+#[test]
+fn of_too_many_the_first_are_served_and_the_defaults() {
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let names = set(&["a", "b", "c", "d", "e"]);
+    assert_eq!(within(2, names.clone(), &set(&["d", "gone"])), set(&["a", "b", "d"]));
+    assert_eq!(within(5, names.clone(), &set(&[])), names);
+}

@@ -410,3 +410,20 @@ fn a_broken_record_ends_the_session() {
     let slices = [IoSlice::new(b"x")];
     assert!(world.session.write(&mut world.stream, &slices, &mut world.written).is_err());
 }
+
+/// A record that takes several reads is no reason to end a connection; reads that never bring anything are.
+#[test]
+fn reads_without_plaintext_have_an_end() {
+    for (empty_reads_max, is_read) in [(EMPTY_READS_MAX, true), (2, false)] {
+        let mut world = World::shaken(&TLS13);
+        world.client.writer().write_all(&[7; ENCRYPTED_BYTES_MAX]).unwrap();
+        world.client_turn().unwrap();
+        let mut buffer = vec![0; ENCRYPTED_BYTES_MAX];
+        let World { session, stream, steps, .. } = &mut world;
+        let outcome = session.read_within(stream, &mut buffer, (steps, empty_reads_max));
+        match outcome {
+            ReadOutcome::Bytes(bytes) => assert!(is_read && bytes > 0),
+            outcome => assert!(!is_read && matches!(outcome, ReadOutcome::Failed), "{outcome:?}"),
+        }
+    }
+}
