@@ -17,8 +17,8 @@ use crate::composite;
 use crate::cursor::Cursor;
 use crate::error::PacketError;
 use crate::hold::{
-    Change, Closed, Events, Feed, Gap, HOLD_VERSION, Heads, Hello, HoldParams, Names, Range, Send,
-    Unfeed,
+    Change, ChangeLists, Closed, Events, Feed, Gap, HOLD_VERSION, Heads, Hello, HoldParams,
+    Message, Names, Range, Send, Unfeed,
 };
 use crate::packet::{FROM_BYTES_MAX, IDS_MAX, Id, Kind, Packet};
 use crate::payload::Payload;
@@ -51,6 +51,8 @@ pub enum Body<'a> {
     Hold(Change<'a>),
     /// `send`.
     Send(Send<'a>),
+    /// `message`.
+    Message(Message<'a>),
     /// `closed`.
     Closed(Closed<'a>),
 }
@@ -83,6 +85,7 @@ impl<'a> Body<'a> {
             Kind::Heads => Body::Heads(Heads::read(packet)?),
             Kind::Hold => Body::Hold(Change::read(packet)?),
             Kind::Send => Body::Send(Send::read(packet)?),
+            Kind::Message => Body::Message(Message::read(packet)?),
             Kind::Closed => Body::Closed(Closed::read(packet)?),
         })
     }
@@ -99,10 +102,14 @@ impl<'a> Body<'a> {
             Body::Gap(gap) => gap.write(fields),
             Body::Heads(heads) => Heads::write(fields, heads),
             Body::Hold(change) => {
-                let (add, remove) = (change.add.collect::<Vec<_>>(), change.remove);
-                change.write_channels(fields, &add, &remove.collect::<Vec<_>>());
+                let add: Vec<_> = change.add.collect();
+                let remove: Vec<_> = change.remove.collect();
+                let bodies: Vec<_> = change.bodies.collect();
+                let lists = ChangeLists { add: &add, remove: &remove, bodies: &bodies };
+                change.write(fields, &lists);
             }
             Body::Send(send) => send.write(fields),
+            Body::Message(message) => message.write(fields, message.bodies),
             Body::Closed(closed) => closed.write(fields),
         }
     }

@@ -84,6 +84,8 @@ kinds! {
     Hold = "hold",
     /// Hold extension, handler → edge: write to a held connection.
     Send = "send",
+    /// Hold extension, edge → handler: the client of a held connection has said this.
+    Message = "message",
     /// Hold extension, edge → handler: a held connection has closed.
     Closed = "closed",
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use support::vectors;
 use zhttp::hold::{
-    Change, Closed, Event, Events, Feed, Format, Gap, GapReason, Heads, Hello, HoldChannel,
-    HoldParams, Range, Send, Unfeed,
+    Change, ChangeLists, Closed, Event, Events, Feed, Format, Gap, GapReason, Heads, Hello,
+    HoldChannel, HoldParams, Message, Range, Send, Unfeed,
 };
 use zhttp::{Cursor, Envelope, Fields, Id, Kind, Packet, Payload, fuzzing};
 
@@ -129,15 +129,19 @@ proptest! {
         channels in hold_channels(),
         (keep_alive_ms, expires_s) in (0..1u64 << 63, 0..1u64 << 63),
         context in prop::collection::vec(any::<u8>(), 0..1024),
-        (ws, notify) in any::<(bool, bool)>(),
+        (ws, notify, persistent) in any::<(bool, bool, bool)>(),
+        (expires_code, messages) in (any::<u16>(), "(/[ -~]{0,63})?"),
     ) {
         let hold = HoldParams {
             format: if ws { Format::Ws } else { Format::Sse },
             channels: Default::default(),
             keep_alive_ms,
             expires_s,
+            expires_code,
             context: &context,
             notify,
+            persistent,
+            messages: if ws { &messages } else { "" },
         };
         let mut out = Vec::new();
         let write = |ext: &mut Fields<'_, '_>| hold.write_channels(ext, borrow_channels(&channels).into_iter());
@@ -152,16 +156,49 @@ proptest! {
         add in hold_channels(),
         remove in prop::collection::vec(name(), 0..5),
         context in prop::option::of(prop::collection::vec(any::<u8>(), 0..1024)),
-        expires_s in prop::option::of(0..1u64 << 63),
+        (expires_s, expires_code) in prop::option::of((0..1u64 << 63, any::<u16>())).prop_map(Option::unzip),
+        (answers, bodies) in (prop::option::of(1..1u64 << 63), prop::collection::vec(".{0,20}", 0..4)),
     ) {
-        let change = Change { context: context.as_deref(), expires_s, ..Change::default() };
+        let context = context.as_deref();
+        let change = Change { context, expires_s, expires_code, answers, ..Change::default() };
         let remove: Vec<&str> = remove.iter().map(|name| &name[..]).collect();
+        let bodies: Vec<&str> = bodies.iter().map(|body| &body[..]).collect();
         let add = borrow_channels(&add);
-        let write = |fields: &mut Fields<'_, '_>| change.write_channels(fields, &add, &remove);
+        let lists = ChangeLists { add: &add, remove: &remove, bodies: &bodies };
+        let write = |fields: &mut Fields<'_, '_>| change.write(fields, &lists);
         round_trip(Kind::Hold, write, |packet| {
             let read = Change::read(&packet).unwrap();
             prop_assert!(read.add.eq(add.iter().copied()) && read.remove.eq(remove.iter().copied()));
-            prop_assert_eq!((read.context, read.expires_s), (change.context, expires_s));
+            prop_assert!(read.bodies.eq(bodies.iter().copied()));
+            prop_assert_eq!(
+                Change {
+                    add: Default::default(),
+                    remove: Default::default(),
+                    bodies: Default::default(),
+                    ..read
+                },
+                change
+            );
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn messages(
+        (number, channels) in (1..1u64 << 63, 0..1u64 << 63),
+        (path, context) in ("/[ -~]{0,63}", prop::collection::vec(any::<u8>(), 0..1024)),
+        texts in prop::collection::vec(".{0,20}", 0..4),
+        binaries in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..4),
+    ) {
+        let bodies = Default::default();
+        let message = Message { path: &path, number, context: &context, channels, bodies };
+        let texts = texts.iter().map(|text| (text.as_bytes(), false));
+        let said: Vec<(&[u8], bool)> = texts.chain(binaries.iter().map(|body| (&body[..], true))).collect();
+        let write = |fields: &mut Fields<'_, '_>| message.write(fields, said.iter().copied());
+        round_trip(Kind::Message, write, |packet| {
+            let read = Message::read(&packet).unwrap();
+            prop_assert!(read.bodies.eq(said.iter().copied()));
+            prop_assert_eq!(Message { bodies: Default::default(), ..read }, message);
             Ok(())
         })?;
     }

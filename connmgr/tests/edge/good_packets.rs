@@ -1,8 +1,8 @@
 //! Packets of handlers that are right, of every kind: what mutations are made of.
 
 use zhttp::hold::{
-    Change, Channels, Event, EventList, Events, Format, Gap, GapReason, Heads, Hello, HoldParams,
-    Names, Send, Serves,
+    Change, ChangeLists, Event, EventList, Events, Format, Gap, GapReason, Heads, Hello, HoldParams,
+    Send, Serves,
 };
 use zhttp::{Cursor, Envelope, Fields, IDS_MAX, Id, Kind};
 
@@ -39,12 +39,11 @@ fn written(envelope: Envelope<'_>) -> Vec<u8> {
 /// A response that becomes a hold.
 fn hold(envelope: Envelope<'_>) -> Vec<u8> {
     let params = HoldParams {
-        format: Format::Sse,
-        channels: Channels::default(),
         keep_alive_ms: 50,
         expires_s: 60,
         context: b"user=7",
         notify: true,
+        ..HoldParams::new(Format::Sse)
     };
     let mut out = Vec::new();
     envelope.write_ext(
@@ -91,13 +90,10 @@ fn fill(kind: Kind, fields: &mut Fields<'_, '_>) {
         }
         Kind::Heads => Heads::write(fields, [(CHANNEL, Cursor::new(EPOCH, 3))].into_iter()),
         Kind::Hold => {
-            let change = Change {
-                add: Channels::default(),
-                remove: Names::default(),
-                context: Some(b"user=8"),
-                expires_s: Some(60),
-            };
-            change.write(fields, &[("acme:more", Cursor::new(EPOCH, 1))], &[CHANNEL]);
+            let change =
+                Change { context: Some(b"user=8"), expires_s: Some(60), ..Change::default() };
+            let add = &[("acme:more", Cursor::new(EPOCH, 1)).into()];
+            change.write(fields, &ChangeLists { add, remove: &[CHANNEL], bodies: &["{}"] });
         }
         Kind::Send => Send { kind: Some("control"), body: b"{}" }.write(fields),
         Kind::KeepAlive
@@ -109,6 +105,7 @@ fn fill(kind: Kind, fields: &mut Fields<'_, '_>) {
         | Kind::Feed
         | Kind::Unfeed
         | Kind::Range
+        | Kind::Message
         | Kind::Closed => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::Message;
-use zhttp::hold::{Channels, Event, EventList, Events, Feed, Format, HoldParams};
+use zhttp::hold::{Event, EventList, Events, Feed, Format, HoldParams};
 use zhttp::{Cursor, Envelope, Id, Kind, Packet};
 
 use crate::client::Client;
@@ -21,14 +21,7 @@ pub async fn hold(handler: &mut Handler, request: &Got) {
 
 async fn hold_as(handler: &mut Handler, request: &Got, (format, code, body): (Format, u64, &[u8])) {
     let ids = [Id { id: request.id.as_bytes(), seq: Some(0) }];
-    let params = HoldParams {
-        format,
-        channels: Channels::default(),
-        keep_alive_ms: 0,
-        expires_s: 0,
-        context: b"u=7",
-        notify: true,
-    };
+    let params = HoldParams { context: b"u=7", notify: true, ..HoldParams::new(format) };
     let mut packet = Vec::new();
     let from = handler.name().as_bytes();
     Envelope { from, ids: &ids, kind: Kind::Data, multi: false }.write_ext(

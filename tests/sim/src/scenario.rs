@@ -176,6 +176,7 @@ fn draw_timeouts(random: &mut Random) -> TimeoutConfig {
         keep_alive_ms: random.pick(&[1500, 3000]),
         eof_ms: random.pick(&[100, 1000]),
         linger_ms: random.pick(&[100, 1000]),
+        answer_ms: random.pick(&[3000, 6000]),
         close_ms: 1000,
         drain_new_ms: 300,
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use forebay_judge::Taken;
-use zhttp::hold::{Change, Channels, Format, HoldChannel, HoldParams, Names, Send};
+use zhttp::hold::{Change, ChangeLists, Format, HoldChannel, HoldParams, Send};
 use zhttp::{Cursor, Envelope, Id as WireId, Kind, composite};
 
 use crate::clients::State;
@@ -112,12 +112,11 @@ impl World {
         let body = self.first_events(&places, is_now);
         let take = self.take(id, &places);
         let params = HoldParams {
-            format: Format::Sse,
-            channels: Channels::default(),
             keep_alive_ms: take.keep_alive_ms,
             expires_s: if take.expires { 3 } else { 0 },
             context: b"context",
             notify: take.notify,
+            ..HoldParams::new(Format::Sse)
         };
         let channels: Vec<HoldChannel<'_>> = places
             .iter()
@@ -212,14 +211,8 @@ impl World {
         let removed = [&*log.name];
         let (add, remove): (&[HoldChannel<'_>], &[&str]) =
             if removes { (&[], &removed) } else { (std::slice::from_ref(&added), &[]) };
-        let change = Change {
-            add: Channels::default(),
-            remove: Names::default(),
-            context: None,
-            expires_s: None,
-        };
         let packet = about(&id, &from, Kind::Hold, |fields| {
-            change.write_channels(fields, add, remove);
+            Change::default().write(fields, &ChangeLists { add, remove, bodies: &[] });
         });
         if removes {
             entry.wants.remove(&channel);

@@ -33,6 +33,7 @@ const TEXT_BYTES_MAX: usize = 80;
 const ANY: Shape = Shape::Text(&["", "a", "\r\n", "\u{e4}"]);
 const NAME: Shape = Shape::Text(&["o:a", "o:b", "o:a.b~c-d_e", "o", "", "o:a b"]);
 const CURSOR: Shape = Shape::Text(&["0-0", "1-0", "5-3", "5-4", "9223372036854775807-1", "0-1"]);
+const PATH: Shape = Shape::Text(&["/ws/", "/", "", "ws"]);
 const CHANNELS: Shape = Shape::List(&Shape::Tuple(&[NAME, CURSOR, Shape::Bool]));
 const ID: Shape = Shape::Text(&["0-0-1", "1-2-3"]);
 const IDS: Shape = Shape::List(&Shape::Map(&[("id", ID), ("seq", Shape::Int)]));
@@ -56,6 +57,7 @@ const KINDS: &[&str] = &[
     "heads",
     "hold",
     "send",
+    "message",
     "closed",
     "",
 ];
@@ -66,7 +68,15 @@ const HOLD: Shape = Shape::Map(&[
     ("expires", Shape::Int),
     ("context", ANY),
     ("notify", Shape::Bool),
+    ("expires-code", Shape::Int),
+    ("persistent", Shape::Bool),
+    ("messages", PATH),
 ]);
+/// What a client has said, and what is said to it.
+const BODIES: Shape = Shape::List(&Shape::Either(&[
+    Shape::Tuple(&[ANY, Shape::Map(&[("binary", Shape::Bool)])]),
+    ANY,
+]));
 const EVENT: Shape = Shape::Tuple(&[
     Shape::Text(&["{}", "\"\"", "a\nb"]),
     Shape::Map(&[("type", Shape::Text(&["stream", "other"])), ("end", Shape::Bool)]),
@@ -117,6 +127,11 @@ const FIELDS: &[(&str, Shape)] = &[
     ("remove", Shape::List(&NAME)),
     ("context", ANY),
     ("expires", Shape::Int),
+    ("expires-code", Shape::Int),
+    ("path", PATH),
+    ("number", Shape::Int),
+    ("bodies", BODIES),
+    ("answers", Shape::Int),
     ("event", Shape::Text(&["stream", "control"])),
 ];
 

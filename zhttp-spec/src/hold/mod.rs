@@ -4,6 +4,7 @@
 //!
 //! * `params` – taking the hold: [`HoldParams`], in `ext.hold` of a response;
 //! * `session` – what is said about a held connection later: [`Change`], [`Send`], [`Closed`];
+//! * `message` – what its client says: [`Message`];
 //! * `presence` – which handlers are there and what they do: [`Hello`];
 //! * `feed` – which channels a handler feeds and where they end: [`Feed`], [`Unfeed`], [`Heads`];
 //! * `events` – the events themselves, asked for and sent: [`Range`], [`Events`], [`Gap`];
@@ -23,6 +24,7 @@ mod channels;
 mod events;
 mod feed;
 mod gap_event;
+mod message;
 mod params;
 mod presence;
 mod read;
@@ -32,9 +34,10 @@ pub use channels::{CHANNEL_BYTES_MAX, CHANNELS_PER_HOLD_MAX, Channels, HoldChann
 pub use events::{EVENT_KIND_DEFAULT, Event, EventList, Events, Gap, GapReason, Range};
 pub use feed::{Feed, Heads, Unfeed};
 pub use gap_event::{derived_uuid, gap_event};
-pub use params::{CONTEXT_BYTES_MAX, Format, HOLD_VERSION, HoldParams};
+pub use message::{Message, Said};
+pub use params::{CONTEXT_BYTES_MAX, Format, HOLD_VERSION, HoldParams, MESSAGES_PATH_BYTES_MAX};
 pub use presence::{Hello, Serves};
-pub use session::{Change, Closed, SEND_KIND_DEFAULT, Send};
+pub use session::{BODIES_BYTES_MAX, Change, ChangeLists, Closed, SEND_KIND_DEFAULT, Send, Texts};
 
 use crate::packet::Kind;
 use crate::write::{Envelope, Fields};

@@ -4,18 +4,21 @@
 //! the hold with `hold`, writes to the client with `send`, and ends the connection with plain
 //! ZHTTP's `close`, which needs nothing from here; the edge tells of the end with `closed`.
 
-use crate::Cursor;
 use crate::error::PacketError;
-use crate::field::u64_of;
+use crate::field::{list_of, str_of, u16_of, u64_of};
 use crate::packet::Packet;
-use crate::tnetstring::Value;
+use crate::tnetstring::{List, Value};
 use crate::write::Fields;
 
 use super::channels::{Channels, HoldChannel, Names, write_channels, write_names};
+use super::message::number_of;
 use super::params::context_of;
 use super::read::{line_of, optional, required};
 
-/// `hold`: a change of a hold that is there.
+/// The most bytes of all that a `hold` says to its client.
+pub const BODIES_BYTES_MAX: usize = 1024 * 1024;
+
+/// `hold`: a change of a hold that is there, or the answer to what its client has said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change<'a> {
     /// Channels to read from now on.
@@ -26,6 +29,38 @@ pub struct Change<'a> {
     pub context: Option<&'a [u8]>,
     /// Seconds from now until the connection is closed; 0 is never.
     pub expires_s: Option<u64>,
+    /// The code of the close then; 0 is the usual one.
+    pub expires_code: Option<u16>,
+    /// What is said to the client, behind the change.
+    pub bodies: Texts<'a>,
+    /// The number of the [`Message`](super::Message) that this answers; `None` if it answers none.
+    pub answers: Option<u64>,
+}
+
+/// Text messages; iterate to read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Texts<'a>(List<'a>);
+
+impl<'a> Texts<'a> {
+    fn check(value: Value<'a>, field: &'static str) -> Result<Self, PacketError> {
+        let list = list_of(value, field)?;
+        let mut bytes = 0;
+        for text in list {
+            bytes += str_of(text?, field)?.len();
+        }
+        if bytes > BODIES_BYTES_MAX {
+            return Err(PacketError::field(field, "at most 1 MiB in all"));
+        }
+        Ok(Texts(list))
+    }
+}
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        str_of(self.0.next()?.ok()?, "bodies").ok()
+    }
 }
 
 impl<'a> Change<'a> {
@@ -43,26 +78,20 @@ impl<'a> Change<'a> {
                 (b"remove", value) => change.remove = Names::check(value, "remove")?,
                 (b"context", value) => change.context = Some(context_of(value, "context")?),
                 (b"expires", value) => change.expires_s = Some(u64_of(value, "expires")?),
+                (b"expires-code", value) => {
+                    change.expires_code = Some(u16_of(value, "expires-code")?);
+                }
+                (b"bodies", value) => change.bodies = Texts::check(value, "bodies")?,
+                (b"answers", value) => change.answers = Some(number_of(value, "answers")?),
                 _ => {}
             }
         }
         Ok(change)
     }
 
-    /// Writes the fields but the channels, which come from `add` and `remove`. None of those to add
-    /// has ended for the reader; [`Change::write_channels`] can say that too.
-    pub fn write(&self, fields: &mut Fields<'_, '_>, add: &[(&str, Cursor)], remove: &[&str]) {
-        let add: Vec<HoldChannel<'_>> = add.iter().map(|&channel| channel.into()).collect();
-        self.write_channels(fields, &add, remove);
-    }
-
-    /// Writes the fields but the channels, which come from `add` and `remove`.
-    pub fn write_channels(
-        &self,
-        fields: &mut Fields<'_, '_>,
-        add: &[HoldChannel<'_>],
-        remove: &[&str],
-    ) {
+    /// Writes the fields but the lists, which come from `lists`.
+    pub fn write(&self, fields: &mut Fields<'_, '_>, lists: &ChangeLists<'_>) {
+        let ChangeLists { add, remove, bodies } = *lists;
         if !add.is_empty() {
             fields.list("add", |writer| write_channels(writer, add.iter().copied()));
         }
@@ -76,7 +105,27 @@ impl<'a> Change<'a> {
         if let Some(expires_s) = self.expires_s {
             fields.int_even_if_zero("expires", expires_s);
         }
+        if let Some(code) = self.expires_code {
+            fields.int_even_if_zero("expires-code", code.into());
+        }
+        if !bodies.is_empty() {
+            fields.list("bodies", |writer| {
+                bodies.iter().for_each(|body| writer.bytes(body.as_bytes()));
+            });
+        }
+        fields.int("answers", self.answers.unwrap_or(0));
     }
+}
+
+/// The lists of a [`Change`], to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeLists<'a> {
+    /// Channels to read from now on.
+    pub add: &'a [HoldChannel<'a>],
+    /// Channels to read no more.
+    pub remove: &'a [&'a str],
+    /// What is said to the client.
+    pub bodies: &'a [&'a str],
 }
 
 /// The name of the server-sent event that a [`Send`] without a name becomes.

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json, json};
 use zhttp::fuzzing::Body;
-use zhttp::hold::{Change, Event, Events, Gap, Hello, HoldChannel, HoldParams, Range};
+use zhttp::hold::{Change, Event, Events, Gap, Hello, HoldChannel, HoldParams, Message, Range};
 use zhttp::tnetstring::Value;
 use zhttp::{Cursor, Packet, PacketError, Payload};
 
@@ -65,6 +65,7 @@ fn put_body(fields: &mut Fields, body: &Body<'_>) {
             put(fields, "event", json!(send.kind_or_default()));
             put(fields, "body", bytes(send.body));
         }
+        Body::Message(message) => put_message(fields, message),
         Body::Closed(closed) => put(fields, "context", bytes(closed.context)),
         _ => unreachable!("every body that there is"),
     }
@@ -93,8 +94,11 @@ fn hold_params(hold: HoldParams<'_>) -> Json {
     fields.insert("channels".into(), hold.channels.map(hold_channel).collect());
     put(&mut fields, "keep-alive", json!(hold.keep_alive_ms));
     put(&mut fields, "expires", json!(hold.expires_s));
+    put(&mut fields, "expires-code", json!(hold.expires_code));
     put(&mut fields, "context", bytes(hold.context));
     put(&mut fields, "notify", json!(hold.notify));
+    put(&mut fields, "persistent", json!(hold.persistent));
+    put(&mut fields, "messages", json!(hold.messages));
     Json::Object(fields)
 }
 
@@ -144,6 +148,22 @@ fn put_change(fields: &mut Fields, change: Change<'_>) {
     if let Some(expires_s) = change.expires_s {
         fields.insert("expires".into(), json!(expires_s));
     }
+    if let Some(code) = change.expires_code {
+        fields.insert("expires-code".into(), json!(code));
+    }
+    put_list(fields, "bodies", change.bodies.map(|body| json!(body)));
+    put(fields, "answers", json!(change.answers));
+}
+
+fn put_message(fields: &mut Fields, message: Message<'_>) {
+    put(fields, "path", json!(message.path));
+    put(fields, "number", json!(message.number));
+    put(fields, "context", bytes(message.context));
+    put(fields, "channels", json!(message.channels));
+    let said = |(body, binary): (&[u8], bool)| {
+        if binary { json!([bytes(body), {"binary": true}]) } else { json!([bytes(body)]) }
+    };
+    fields.insert("bodies".into(), message.bodies.map(said).collect());
 }
 
 fn channels<'a>(channels: impl Iterator<Item = (&'a str, Cursor)>) -> Json {

@@ -13,8 +13,9 @@ use zhttp::{Cursor, Envelope, Id, Kind};
 use self::request::{Place, Request};
 use super::log::Log;
 use crate::hold::{Fed, FeedsConfig, Want};
-use crate::hub::{DispatchConfig, FromHub, Hub, HubConfig, HubOutput, Pending, Route, ToHub};
-use crate::worker::Mode;
+use crate::hub::{
+    Class, DispatchConfig, FromHub, Hub, HubConfig, HubOutput, Pending, Route, ToHub,
+};
 
 const WORKERS: u16 = 2;
 const HANDLERS: [&str; 3] = ["h1", "h2", "h3"];
@@ -158,14 +159,15 @@ impl World {
 
     fn request(&mut self, choices: &mut Choices<'_>) {
         let worker = choices.index(WORKERS.into()) as u16;
-        let mode = if choices.index(4) == 3 { Mode::Req } else { Mode::Stream };
+        let class = choices.one_of(&[Class::Stream, Class::Stream, Class::Message, Class::Req]);
         let path = choices.one_of(&PATHS);
         self.count += 1;
         let id = Bytes::from(format!("{worker}-0-{:x}", self.count));
         let packet = Bytes::from(format!("request {}", self.count));
-        let group = match mode {
-            Mode::Req => REQ_GROUP,
-            Mode::Stream => usize::from(path.starts_with(PREFIX)),
+        let group = match class {
+            Class::Req => Some(REQ_GROUP),
+            Class::Stream => Some(usize::from(path.starts_with(PREFIX))),
+            Class::Message => None,
         };
         let (place, withdrawn) = (Place::Waiting, BTreeSet::new());
 
@@ -180,7 +182,7 @@ impl World {
         self.requests.insert(id.clone(), request);
         let method = choices.one_of(&["GET", "POST"]).into();
         let pending =
-            Pending { worker, mode, id, method, path: path.into(), packet, deadline_ms: None };
+            Pending { worker, class, id, method, path: path.into(), packet, deadline_ms: None };
         self.hub.handle_worker(self.now_ms, worker, ToHub::Request(pending));
     }
 
@@ -325,7 +327,7 @@ impl World {
         match output {
             HubOutput::Push { group, pending } => {
                 let request = self.requests.get_mut(&pending.id).expect("it is not over");
-                assert_eq!((group, &pending.packet), (request.group, &request.packet));
+                assert_eq!((Some(group), &pending.packet), (request.group, &request.packet));
                 assert_ne!(request.place, Place::Pushed, "it is pushed once");
                 if self.takes[group] {
                     request.move_to(Place::Pushed);
@@ -341,7 +343,7 @@ impl World {
                     let mut requests = self.requests.values_mut();
                     let request = requests.find(|request| request.packet == packet);
                     let request = request.expect("nobody gets what is over");
-                    assert_ne!(request.group, REQ_GROUP, "they do stream mode");
+                    assert_ne!(request.group, Some(REQ_GROUP), "they do stream mode");
                     assert_ne!(request.place, Place::Pushed, "it is given once");
                     request.move_to(Place::Given(handler));
                 }

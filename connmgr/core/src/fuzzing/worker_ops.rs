@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use zhttp::fuzzing::Choices;
+use zhttp::hold::Message;
 use zhttp::{Envelope, Id, Kind, Packet};
 
 use self::packets::write_packet;
@@ -20,7 +21,7 @@ use self::sockets::{Shell, Sockets};
 use super::log::Log;
 use crate::hold::{Fed, MembersConfig, Want};
 use crate::http1::HeadLimits;
-use crate::hub::{FromHub, HandlerId, Pending, ToHub};
+use crate::hub::{Class, FromHub, HandlerId, Pending, ToHub};
 use crate::session::SessionId;
 use crate::slab::Key;
 use crate::worker::{Mode, TimeoutConfig, Worker, WorkerConfig};
@@ -79,6 +80,8 @@ struct Request {
     /// Packets with a number that its handler has sent.
     replies: u32,
     is_cancelled: bool,
+    /// The names of the packets with what its client says once it is held.
+    said: Vec<Bytes>,
 }
 
 struct World {
@@ -212,7 +215,8 @@ impl World {
         let mut bytes = Vec::new();
         let from = choices.one_of(&[HANDLERS[0], HANDLERS[0], HANDLERS[1], b""]);
         let envelope = Envelope { from, ids: &ids, kind, multi: true };
-        write_packet(&mut bytes, &envelope, choices);
+        let number = self.requests[first].said.len() as u64;
+        write_packet(&mut bytes, (&envelope, number), choices);
         let is_spoiled = choices.byte() >= 0xe8;
         if is_spoiled {
             let at = choices.index(bytes.len());
@@ -259,7 +263,8 @@ impl World {
 
     fn hub_message(&mut self, choices: &mut Choices<'_>) {
         let Some(index) = self.pick(choices) else { return };
-        let id = self.requests[index].id.clone();
+        let Request { id, said, .. } = &self.requests[index];
+        let id = said.last().filter(|_| choices.flag()).unwrap_or(id).clone();
         let handler: HandlerId = choices.one_of(&HANDLERS).into();
         let message = match choices.index(8) {
             0 => FromHub::Refused(id),
@@ -319,6 +324,7 @@ impl World {
     fn learn(&mut self) {
         for message in std::mem::take(&mut self.shell.to_hub) {
             match message {
+                ToHub::Request(pending) if pending.class == Class::Message => self.hear(pending),
                 ToHub::Request(pending) => self.begin(pending),
                 ToHub::Packet { to, packet } => {
                     let kind = self.count(&packet);
@@ -361,15 +367,33 @@ impl World {
         assert!(!known, "an id of its own");
         let packet = Packet::parse(&pending.packet).expect("it was written here");
         let seq = { packet.ids }.next().and_then(|id| id.seq);
-        assert_eq!(seq, (pending.mode == Mode::Stream).then_some(0), "it is the first packet");
+        let mode = if pending.class == Class::Req { Mode::Req } else { Mode::Stream };
+        assert_eq!(seq, (mode == Mode::Stream).then_some(0), "it is the first packet");
         self.requests.push(Request {
             id: pending.id,
             client: *key,
-            mode: pending.mode,
+            mode,
             packets: 1,
             replies: 0,
             is_cancelled: false,
+            said: Vec::new(),
         });
+    }
+
+    /// A client on a held WebSocket has said something.
+    fn hear(&mut self, pending: Pending) {
+        let packet = Packet::parse(&pending.packet).expect("it was written here");
+        assert_eq!((packet.kind, packet.from), (Kind::Message, &b"edge"[..]));
+        let message = Message::read(&packet).expect("it was written here");
+        let id = { packet.ids }.next().expect("it is about a session");
+        let request = self.requests.iter_mut().find(|request| *request.id == *id.id);
+        let request = request.expect("there was such a request");
+        assert!(self.done.contains(&request.id), "it is held");
+        assert_eq!((message.path, &*pending.path), ("/ws/", "/ws/"));
+        assert_eq!(message.number, request.said.len() as u64 + 1, "numbers have no hole");
+        assert!(message.bodies.count() > 0, "something was said");
+        assert!(request.said.iter().all(|id| self.done.contains(id)), "one is out at a time");
+        request.said.push(pending.id);
     }
 
     /// A packet to a handler: the next one of each session that it numbers. Says what it is.
@@ -408,7 +432,8 @@ impl World {
         let worker = &self.shell.worker;
         assert_eq!((worker.connections(), worker.holds()), (0, 0));
         assert_eq!([Mode::Stream, Mode::Req].map(|mode| worker.connections_in(mode)), [0, 0]);
-        let mut ids = self.requests.iter().map(|request| &request.id);
+        let said = self.requests.iter().flat_map(|request| &request.said);
+        let mut ids = self.requests.iter().map(|request| &request.id).chain(said);
         assert!(ids.all(|id| self.done.contains(id)), "each request is done");
         assert!(self.open.is_empty(), "no channel is read");
         let stats = worker.stats();
@@ -417,6 +442,7 @@ impl World {
         for client in self.shell.sockets.clients.values() {
             reading::check(&client.got, &client.is_head);
         }
-        assert!(self.done.len() as u64 <= stats.requests, "each request is counted");
+        let said = self.requests.iter().map(|request| request.said.len()).sum::<usize>();
+        assert!((self.done.len() - said) as u64 <= stats.requests, "each request is counted");
     }
 }

@@ -31,6 +31,9 @@ use crate::websocket::Pool;
 /// milliseconds still: its channel may have been deleted, and then there is nothing to say.
 const RANGE_RETRY_MS_MAX: u64 = 16_000;
 
+/// Counts as channels of a hold that never end (hold.md, `persistent`).
+const STAYS: u16 = 1 << 15;
+
 /// Names a hold.
 pub type HoldKey = Key;
 
@@ -92,7 +95,7 @@ struct Hold {
     connection: Key,
     /// The first of its members.
     members: u32,
-    /// Channels that have not ended.
+    /// Channels that have not ended; and [`STAYS`], if it stays when they all have.
     open: u16,
     /// Its connection takes nothing for now.
     blocked: bool,
@@ -182,6 +185,13 @@ impl Members {
             self.add(key, channel);
         }
         key
+    }
+
+    /// Lets a hold that was just opened stay when all its channels have ended.
+    pub fn keep_open(&mut self, hold: HoldKey) {
+        let Some(entry) = self.holds.get_mut(hold) else { return };
+        debug_assert!(entry.open < STAYS, "once");
+        entry.open += STAYS;
     }
 
     /// Lets a hold read one more channel; does nothing if it reads it already.

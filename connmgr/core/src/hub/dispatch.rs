@@ -32,7 +32,6 @@ use self::line::{Lane, Line, Waiting};
 pub(super) use self::withdrawn::Withdrawn;
 use super::presence::{Choice, Presence};
 use super::{FromHub, HandlerId};
-use crate::worker::Mode;
 
 /// A group that refused a request gets another one after so many milliseconds, even if its sockets
 /// never said that they take one again.
@@ -70,9 +69,9 @@ pub struct Route {
 pub struct Pending {
     /// The worker whose it is.
     pub worker: u16,
-    /// How it goes to a handler. In req mode only those of one group have it.
-    pub mode: Mode,
-    /// The id of the session.
+    /// Who may have it.
+    pub class: Class,
+    /// The id of the session; of a message any that names it.
     pub id: Bytes,
     /// The method.
     pub method: Box<str>,
@@ -80,8 +79,19 @@ pub struct Pending {
     pub path: Box<str>,
     /// The request packet, the same for whoever gets it.
     pub packet: Bytes,
-    /// When it is refused if nobody took it.
+    /// When it is refused if nobody took it. `None` is a while from now, and again a while when its handler has left.
     pub deadline_ms: Option<u64>,
+}
+
+/// What a request is, and so who may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A request in stream mode: those who said hello, or else a group of plain handlers.
+    Stream,
+    /// A request in req mode: those of one group.
+    Req,
+    /// What the client of a held WebSocket has said (hold.md §4.1): those who said hello. It is not begun with, only done.
+    Message,
 }
 
 /// What to do.
@@ -158,12 +168,15 @@ impl Dispatch {
     ) {
         // Behind those who came before. Who still waits then waits for what is not there now.
         self.sort(presence);
-        pending.deadline_ms = Some(now_ms.saturating_add(self.config.handler_wait_ms));
+        pending.deadline_ms.get_or_insert(now_ms.saturating_add(self.config.handler_wait_ms));
         match choose(presence, &pending, &Withdrawn::default()) {
             Choice::Handler(handler) => self.give(handler, pending, Withdrawn::default()),
             Choice::Busy { prefix_len } => {
                 let lane = room_lane(&pending, prefix_len);
                 self.wait(now_ms, pending, Withdrawn::default(), lane);
+            }
+            Choice::Nobody if pending.class == Class::Message => {
+                self.wait(now_ms, pending, Withdrawn::default(), Lane::Handlers);
             }
             Choice::Nobody => {
                 let group = self.group(&pending);
@@ -186,7 +199,7 @@ impl Dispatch {
         (group, pending): (usize, Pending),
     ) {
         debug_assert!(group == self.group(&pending));
-        if pending.mode == Mode::Stream
+        if pending.class == Class::Stream
             && self.introduced_ms.is_some_and(|at| at <= now_ms)
             && !self.peopled.contains(&group)
             && !presence.has_served(&pending.method, &pending.path)
@@ -412,7 +425,10 @@ impl Dispatch {
         for request in taken {
             match self.requests.remove(&request) {
                 Some(Stage::Given { mut pending, mut withdrawn, .. }) => {
-                    pending.deadline_ms = None;
+                    match pending.class {
+                        Class::Stream | Class::Req => pending.deadline_ms = None,
+                        Class::Message => {}
+                    }
                     withdrawn.add(id.clone(), incarnation);
                     self.wait(now_ms, pending, withdrawn, Lane::Unsorted);
                 }
@@ -498,6 +514,7 @@ impl Dispatch {
                 return self.give(handler, waiting.pending, waiting.withdrawn);
             }
             Choice::Busy { prefix_len } => room_lane(pending, prefix_len),
+            Choice::Nobody if pending.class == Class::Message => Lane::Handlers,
             Choice::Nobody => Lane::Group(self.group(pending)),
         };
         self.line.move_to(place, lane);
@@ -539,7 +556,7 @@ impl Dispatch {
     }
 
     fn group(&self, pending: &Pending) -> usize {
-        if pending.mode == Mode::Req {
+        if pending.class == Class::Req {
             return self.config.req_group;
         }
         let is_matching = |route: &&Route| pending.path.starts_with(&*route.prefix);
@@ -550,9 +567,9 @@ impl Dispatch {
 
 /// Who is to have a request, of those who have said what they serve: they serve in stream mode.
 fn choose(presence: &mut Presence, pending: &Pending, withdrawn: &Withdrawn) -> Choice {
-    match pending.mode {
-        Mode::Stream => presence.give(&pending.method, &pending.path, withdrawn),
-        Mode::Req => Choice::Nobody,
+    match pending.class {
+        Class::Stream | Class::Message => presence.give(&pending.method, &pending.path, withdrawn),
+        Class::Req => Choice::Nobody,
     }
 }
 

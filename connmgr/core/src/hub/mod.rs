@@ -17,8 +17,8 @@ use bytes::Bytes;
 use zhttp::hold::{Events, Gap, Heads, Hello};
 use zhttp::{Cursor, Envelope, Ids, Kind, Packet, PacketError, Salvage, hold};
 
+pub use dispatch::{Class, DispatchConfig, Pending, Route};
 use dispatch::{Dispatch, DispatchOutput, Verdict};
-pub use dispatch::{DispatchConfig, Pending, Route};
 use presence::{Change, Presence};
 
 use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, RunError, Want};
@@ -97,7 +97,7 @@ pub enum FromHub {
         /// The packet.
         packet: Bytes,
     },
-    /// No handler took the request of this id in time, or too many wait.
+    /// No handler took the request of this id, or the message, in time; or too many wait.
     Refused(Bytes),
     /// No handler has ever served what the request of this id asks for.
     Unserved(Bytes),
@@ -263,7 +263,7 @@ impl Hub {
                     self.feeds.handle_head(now_ms, from, name, head);
                 }
             }
-            Kind::Feed | Kind::Unfeed | Kind::Range | Kind::Closed => {
+            Kind::Feed | Kind::Unfeed | Kind::Range | Kind::Message | Kind::Closed => {
                 return Err(PacketError::UnknownType);
             }
             Kind::Data

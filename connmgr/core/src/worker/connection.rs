@@ -10,8 +10,9 @@ use crate::session::Session;
 use crate::websocket::Upgrade;
 use crate::wheel::TimerId;
 
+use super::held_socket::HeldSocket;
 use super::req::ReqExchange;
-use super::socket::{Halves, Socket};
+use super::socket::Socket;
 use super::{Mode, TimeoutConfig, multi};
 
 /// One connection.
@@ -216,7 +217,7 @@ pub(super) enum Framing {
     /// They are the content of a response.
     Response(BodyEncoder),
     /// They are messages, and come with their frames.
-    Socket(Box<Halves>),
+    Socket(Box<HeldSocket>),
 }
 
 #[derive(Debug)]

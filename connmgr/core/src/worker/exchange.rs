@@ -157,6 +157,7 @@ impl Worker {
             | Kind::Heads
             | Kind::Hold
             | Kind::Send
+            | Kind::Message
             | Kind::Closed => Err(Fault::Kind(packet.kind.name())),
         }
     }
@@ -374,7 +375,14 @@ impl Worker {
         id: &Bytes,
         error: &ErrorResponse<'_>,
     ) {
-        let Named::Exchange(key) = self.find(id) else { return };
+        let key = match self.find(id) {
+            Named::Exchange(key) => key,
+            // Nothing goes from there to a handler but what its client says.
+            Named::Held(key) if self.is_unanswered(key) => {
+                return self.end_unanswered(now_ms, transport, key);
+            }
+            Named::Held(_) | Named::Req(_) | Named::Nothing | Named::Elsewhere => return,
+        };
         let State::Exchange(exchange) = &self.connections[key.index].state else { return };
         match exchange.response {
             Response::Awaited(_) => {

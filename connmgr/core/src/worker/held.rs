@@ -4,12 +4,12 @@ use zhttp::hold::{CHANNELS_PER_HOLD_MAX, Change, Closed, HoldParams, Send};
 use zhttp::{Envelope, Id, Kind, Packet, PacketError, Payload};
 
 use super::connection::{Framing, Held, State};
+use super::held_socket::expires_code;
 use super::socket::STOPPING;
 use super::{CloseReason, Output, Transport, Worker};
 use crate::hold::{Delivery, KEEP_ALIVE, Rendering, write_event};
 use crate::http1::BodyEncoder;
 use crate::hub::ToHub;
-use crate::session::SessionId;
 use crate::slab::Key;
 use crate::websocket::{Close, CloseCode};
 
@@ -28,7 +28,7 @@ impl Worker {
         let id = *exchange.session.id();
         let (rendering, is_response) = match &framing {
             Framing::Response(_) => (Rendering::Sse, true),
-            Framing::Socket(halves) => (halves.rendering(), false),
+            Framing::Socket(socket) => (socket.halves.rendering(), false),
         };
         let held = Held {
             hold: self.members.open((key, rendering), params.channels),
@@ -42,6 +42,9 @@ impl Worker {
             notify: params.notify,
             is_reusable: exchange.keep_alive && connection.input.is_empty(),
         };
+        if params.persistent {
+            self.members.keep_open(held.hold);
+        }
         self.stats.holds += 1;
         if is_response {
             connection.input.clear(&mut self.pool);
@@ -76,7 +79,8 @@ impl Worker {
         packet: &Packet<'_>,
     ) {
         let result = match packet.kind {
-            Kind::Hold => Change::read(packet).and_then(|change| self.change(now_ms, key, &change)),
+            Kind::Hold => Change::read(packet)
+                .and_then(|change| self.take_change(now_ms, transport, key, &change)),
             // A client that takes nothing gets no more than its cursors can make good (H-24).
             Kind::Send if self.is_full(key) => {
                 self.stats.sends_dropped += 1;
@@ -113,6 +117,7 @@ impl Worker {
             | Kind::Events
             | Kind::Gap
             | Kind::Heads
+            | Kind::Message
             | Kind::Closed => {
                 let name = packet.kind.name();
                 return self
@@ -125,8 +130,18 @@ impl Worker {
     }
 
     /// Changes a hold, or nothing of it if it would then read too many channels (H-21).
-    fn change(&mut self, now_ms: u64, key: Key, change: &Change<'_>) -> Result<(), PacketError> {
+    pub(super) fn change(
+        &mut self,
+        now_ms: u64,
+        key: Key,
+        change: &Change<'_>,
+    ) -> Result<(), PacketError> {
         let State::Held(held) = &mut self.connections[key.index].state else { return Ok(()) };
+        let expires_code = change.expires_code.map(|code| {
+            let want = "a code that may be sent";
+            expires_code(code).ok_or(PacketError::Field { field: "expires-code", want })
+        });
+        let expires_code = expires_code.transpose()?;
         let hold = held.hold;
         let mut names: Vec<&str> = self.members.cursors(hold).map(|(name, _)| name).collect();
         names.retain(|name| !change.remove.into_iter().any(|removed| removed == *name));
@@ -143,6 +158,9 @@ impl Worker {
         }
         if let Some(expires_s) = change.expires_s {
             held.expires_at_ms = expiry(now_ms, expires_s);
+        }
+        if let (Framing::Socket(socket), Some(code)) = (&mut held.framing, expires_code) {
+            socket.expires_code = code;
         }
         for name in change.remove {
             self.members.remove(hold, name);
@@ -164,16 +182,23 @@ impl Worker {
         let key = delivery.connection;
         debug_assert!(self.connections.get(key).is_some(), "holds end with their connection");
         self.stats.deliveries += 1;
-        self.write(now_ms, transport, key, delivery.bytes.as_ref());
+        // So no more waits for it than the bound and one write (H-63), or an answer (H-94).
+        let bytes = delivery.bytes.as_ref();
+        debug_assert!(bytes.is_empty() || !self.is_full(key), "who is full gets nothing");
+        self.write(now_ms, transport, key, bytes);
         if delivery.end {
             self.end_response(now_ms, transport, key);
         }
     }
 
     /// Writes bytes of the body to a held client.
-    fn write(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key, bytes: &[u8]) {
-        // So no more waits for it than the bound and one write (H-63).
-        debug_assert!(bytes.is_empty() || !self.is_full(key), "who is full gets nothing");
+    pub(super) fn write(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        bytes: &[u8],
+    ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let State::Held(held) = &mut connection.state else { return };
         held.sent_ms = now_ms;
@@ -232,6 +257,16 @@ impl Worker {
         self.end_held(now_ms, transport, key, ALL_SAID);
     }
 
+    /// The time of a held client is up.
+    pub(super) fn expire_hold(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        let State::Held(held) = &self.connections[key.index].state else { return };
+        let code = match &held.framing {
+            Framing::Socket(socket) => socket.expires_code,
+            Framing::Response(_) => CloseCode::NORMAL,
+        };
+        self.end_held(now_ms, transport, key, Close { code, reason: "" });
+    }
+
     /// The same; a WebSocket ends with that close.
     fn end_held(
         &mut self,
@@ -281,7 +316,10 @@ impl Worker {
     /// Sends a held client away, because the edge stops.
     pub(super) fn drain_hold(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
         if self.is_held_socket(key) {
-            return self.end_held_socket(now_ms, transport, key, Some(STOPPING));
+            if !self.is_unanswered(key) {
+                self.end_held_socket(now_ms, transport, key, Some(STOPPING));
+            }
+            return;
         }
         let mut event = Vec::new();
         write_event(&mut event, "control", b"", SERVER_DRAINING);
@@ -289,12 +327,13 @@ impl Worker {
     }
 
     /// A hold is over: its members leave, and a handler that asked for it is told.
-    pub(super) fn end_hold(&mut self, held: &Held, key: Key) {
+    pub(super) fn end_hold(&mut self, held: &mut Held, key: Key) {
         self.members.close(held.hold);
+        let id = held.session(self.config.index, key);
+        self.end_speech(held, id);
         if !held.notify {
             return;
         }
-        let id = SessionId { worker: self.config.index, slot: key.index, counter: held.counter };
         let id = id.to_string();
         let ids = [Id { id: id.as_bytes(), seq: None }];
         let mut out = Vec::new();

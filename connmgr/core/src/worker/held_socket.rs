@@ -1,10 +1,15 @@
-//! WebSockets that are held: their events are messages, and what their clients say (hold.md §3, H-15, H-61).
+//! WebSockets that are held: their events are messages, and so is what their clients say (hold.md §3, §4.1, H-61).
 //!
-//! There is no handler who would have a say: pings are answered, a close is answered in its own words, and whoever breaks
-//! the protocol is told so. A held WebSocket takes no messages yet (H-29).
+//! No handler has a say in their frames: pings are answered, a close is answered in its own words, and whoever breaks
+//! the protocol is told so. What messages say goes to a handler if the hold says to whom ([`Speech`]).
+
+use zhttp::hold::HoldParams;
 
 use super::connection::{Framing, State};
+use super::exchange::Fault;
 use super::input::Step;
+use super::socket::Halves;
+use super::speech::{Speech, TooLong};
 use super::{Transport, Worker};
 use crate::slab::Key;
 use crate::websocket::{Close, CloseCode, MessageKind, Received, Sender};
@@ -13,7 +18,38 @@ use crate::websocket::{Close, CloseCode, MessageKind, Received, Sender};
 const NOT_HEARD: Close<'_> =
     Close { code: CloseCode::UNSUPPORTED, reason: "Messages are not taken here" };
 
+/// To a client that says too much at once.
+const TOO_LONG: Close<'_> = Close { code: CloseCode::TOO_LARGE, reason: "The message is too long" };
+
+/// A WebSocket that is held.
+#[derive(Debug)]
+pub(super) struct HeldSocket {
+    pub(super) halves: Halves,
+    /// How it is closed when its time is up.
+    pub(super) expires_code: CloseCode,
+    /// What its client says, if it may say anything.
+    pub(super) speech: Option<Speech>,
+}
+
+/// The code of a hold's end; 0 is the usual one.
+pub(super) fn expires_code(code: u16) -> Option<CloseCode> {
+    if code == 0 { Some(CloseCode::NORMAL) } else { CloseCode::new(code) }
+}
+
 impl Worker {
+    /// A WebSocket as a handler wants to have it held.
+    pub(super) fn held_socket(
+        &mut self,
+        halves: Halves,
+        params: &HoldParams<'_>,
+    ) -> Result<HeldSocket, Fault> {
+        let code = params.expires_code;
+        let expires_code = expires_code(code).ok_or(Fault::CloseCode(code))?;
+        let is_heard = !params.messages.is_empty();
+        let speech = is_heard.then(|| Speech::new(self.shared_path(params.messages)));
+        Ok(HeldSocket { halves, expires_code, speech })
+    }
+
     /// Whether a connection is a held WebSocket.
     pub(super) fn is_held_socket(&self, key: Key) -> bool {
         let state = self.connections.get(key).map(|connection| &connection.state);
@@ -33,7 +69,11 @@ impl Worker {
             return Step::Wait;
         }
         let State::Held(held) = &mut self.connections[key.index].state else { return Step::Wait };
-        let Framing::Socket(halves) = &mut held.framing else { return Step::Wait };
+        let Framing::Socket(socket) = &mut held.framing else { return Step::Wait };
+        let HeldSocket { halves, speech, .. } = &mut **socket;
+        if speech.as_ref().is_some_and(Speech::is_full) {
+            return Step::Wait;
+        }
         let mut out = Vec::new();
         let room = (&mut out, self.config.buffer_bytes as usize);
         let close = match halves.receiver.receive(&mut self.compression, input, room) {
@@ -47,7 +87,25 @@ impl Worker {
                 }
                 return Step::Used(used);
             }
-            Ok((_, Received::Message { .. })) => Some(NOT_HEARD),
+            Ok((used, Received::Message { kind, end })) => {
+                let Some(speech) = speech else {
+                    self.end_held_socket(now_ms, transport, key, Some(NOT_HEARD));
+                    return Step::Used(input.len());
+                };
+                match speech.hear(kind, &out, end) {
+                    Ok(()) => {
+                        self.say(now_ms, key);
+                        return Step::Used(used);
+                    }
+                    Err(TooLong) => Some(TOO_LONG),
+                }
+            }
+            // It says that nothing follows what is still to be answered.
+            Ok((_, Received::Close))
+                if speech.as_ref().is_some_and(|speech| !speech.is_silent()) =>
+            {
+                return Step::Wait;
+            }
             Ok((_, Received::Close)) => {
                 let close = Close::parse(&out).expect("the receiver has read it");
                 close.map(|close| Close { reason: "", ..close })
@@ -81,9 +139,9 @@ impl Worker {
     /// Writes a text message for a held WebSocket behind what is in `out`. Says whether the connection is one.
     pub(super) fn write_held_message(&mut self, key: Key, text: &[u8], out: &mut Vec<u8>) -> bool {
         let State::Held(held) = &mut self.connections[key.index].state else { return false };
-        let Framing::Socket(halves) = &mut held.framing else { return false };
+        let Framing::Socket(socket) = &mut held.framing else { return false };
         let message = (MessageKind::Text, text, true);
-        let written = halves.sender.message(&mut self.compression, message, None, out);
+        let written = socket.halves.sender.message(&mut self.compression, message, None, out);
         written.expect("a packet whose body is not UTF-8 is refused");
         true
     }

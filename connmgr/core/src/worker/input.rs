@@ -10,7 +10,7 @@ use super::{CloseReason, Mode, Output, Transport, Worker};
 use crate::http1::{
     BodyDecoder, BodyError, CONTINUE, ErrorResponse, HeadScanner, RequestHead, TargetForm,
 };
-use crate::hub::{Pending, ToHub};
+use crate::hub::{Class, Pending, ToHub};
 use crate::session::{Session, SessionId};
 use crate::slab::Key;
 use crate::websocket::Upgrade;
@@ -221,7 +221,7 @@ impl Worker {
         );
         self.outputs.push_back(Output::Hub(ToHub::Request(Pending {
             worker: self.config.index,
-            mode: Mode::Stream,
+            class: Class::Stream,
             id: id.to_string().into(),
             method: head.method.into(),
             path: head.path.into(),

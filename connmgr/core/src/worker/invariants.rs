@@ -1,6 +1,7 @@
 //! What is always true of a [`Worker`], for tests and the simulation: called after each step.
 
 use super::connection::{Connection, Framing, State};
+use super::speech::Speech;
 use super::{Mode, Worker};
 use crate::slab::Key;
 use crate::wheel::TICK_MS;
@@ -71,7 +72,9 @@ impl Worker {
                 let is_timed = exchange.eof_until_ms.is_some();
                 assert!(is_timed || !connection.eof, "a half-closed client has a time");
             }
-            State::Held(held) if matches!(held.framing, Framing::Socket(_)) => {}
+            State::Held(held) if matches!(held.framing, Framing::Socket(_)) => {
+                held.speech().into_iter().for_each(Speech::check_invariants);
+            }
             State::Held(_) | State::Closing(_) => {
                 assert!(connection.input.is_empty(), "what comes now is dropped");
             }

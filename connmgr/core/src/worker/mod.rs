@@ -28,6 +28,7 @@ mod invariants;
 mod multi;
 mod req;
 mod socket;
+mod speech;
 mod stalls;
 mod timers;
 mod unknown;
@@ -219,6 +220,8 @@ pub struct Worker {
     /// Ids of nobody that handlers were told of.
     unknown: UnknownIds,
     sessions: u64,
+    /// Where the last WebSocket that was held sends what its client says.
+    last_path: Arc<str>,
     draining: bool,
     /// The places of connections that the drain has still to look at.
     undrained: Range<u32>,
@@ -281,6 +284,7 @@ impl Worker {
             stalls: Stalls::default(),
             unknown: UnknownIds::new(config.members.seed),
             sessions: 0,
+            last_path: "".into(),
             draining: false,
             undrained: 0..0,
             date: String::new(),
@@ -392,6 +396,8 @@ impl Worker {
                 let ids = Packet::salvage(packet).map_or(Ids::One(None), |salvage| salvage.ids);
                 self.handle_malformed(now_ms, transport, (*mode, ids), (from, *error));
             }
+            FromHub::Refused(id) | FromHub::Unserved(id) | FromHub::HandlerLeft(id)
+                if self.refuse_message(now_ms, transport, id) => {}
             FromHub::Refused(id) => {
                 let error = ErrorResponse {
                     retry_after_secs: Some(1),

@@ -18,11 +18,11 @@ use super::connection::{RequestParts, State};
 use super::exchange::{Extent, Fault, write_response};
 use super::input::{Step, scheme, write_peer, write_request};
 use super::timers::{Expiry, GATEWAY_TIMEOUT, REQUEST_TIMEOUT};
-use super::{CloseReason, INVALID_ANSWER, Mode, Output, Transport, Worker};
+use super::{CloseReason, INVALID_ANSWER, Output, Transport, Worker};
 use crate::http1::{
     BodyDecoder, BodyFraming, CONTINUE, ErrorResponse, HeadSpan, RequestContext, RequestHead,
 };
-use crate::hub::{Pending, ToHub};
+use crate::hub::{Class, Pending, ToHub};
 use crate::session::SessionId;
 use crate::slab::Key;
 
@@ -194,7 +194,7 @@ impl Worker {
         });
         self.outputs.push_back(Output::Hub(ToHub::Request(Pending {
             worker: self.config.index,
-            mode: Mode::Req,
+            class: Class::Req,
             id: id.into(),
             method: head.method.into(),
             path: head.path.into(),
@@ -239,6 +239,7 @@ impl Worker {
             | Kind::Heads
             | Kind::Hold
             | Kind::Send
+            | Kind::Message
             | Kind::Closed => Err(Fault::Kind(packet.kind.name())),
         };
         if let Err(fault) = result {

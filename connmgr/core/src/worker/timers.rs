@@ -6,6 +6,7 @@
 //! come nearer, the timer is set at once ([`Worker::rearm`]).
 
 use super::connection::{Connection, RequestParts, Response, State};
+use super::speech::Speech;
 use super::{CloseReason, Mode, Output, TIMER_STEPS_PER_TURN, Transport, Worker};
 use crate::http1::ErrorResponse;
 use crate::hub::ToHub;
@@ -30,6 +31,8 @@ pub struct TimeoutConfig {
     pub eof_ms: u64,
     /// What a client sends is dropped for so long after the last answer.
     pub linger_ms: u64,
+    /// What the client of a held WebSocket has said must be answered within this (hold.md H-95).
+    pub answer_ms: u64,
     /// Who closes a WebSocket waits so long for the other side to do so.
     pub close_ms: u64,
     /// When the edge stops, a client that has just connected may still send its request for so long.
@@ -47,6 +50,7 @@ impl Default for TimeoutConfig {
             keep_alive_ms: 45_000,
             eof_ms: 2_000,
             linger_ms: 2_000,
+            answer_ms: 60_000,
             close_ms: 2_000,
             drain_new_ms: 500,
         }
@@ -66,8 +70,10 @@ pub(super) enum Expiry {
     EndSocket,
     /// Tell the handler that the session lives.
     KeepSession,
-    /// End the response of a hold.
+    /// End a hold whose time is up.
     EndHold,
+    /// End a held WebSocket whose client has no answer.
+    EndUnanswered,
     /// Tell a held client that the connection lives.
     KeepHold,
 }
@@ -180,8 +186,10 @@ impl Worker {
                 let is_blocked = !connection.output.is_empty();
                 let stuck_ms = held.progress_ms.saturating_add(timeouts.stream_ms);
                 let silent_ms = held.sent_ms.saturating_add(held.keep_alive_ms);
+                let answer_until_ms = held.speech().and_then(Speech::answer_until_ms);
                 earliest([
                     (held.expires_at_ms.unwrap_or(NEVER), Expiry::EndHold),
+                    (answer_until_ms.unwrap_or(NEVER), Expiry::EndUnanswered),
                     (if is_blocked { stuck_ms } else { NEVER }, stuck),
                     (if held.keep_alive_ms > 0 { silent_ms } else { NEVER }, Expiry::KeepHold),
                 ])
@@ -219,7 +227,8 @@ impl Worker {
                     }
                 }
             }
-            Expiry::EndHold => self.end_response(now_ms, transport, key),
+            Expiry::EndHold => self.expire_hold(now_ms, transport, key),
+            Expiry::EndUnanswered => self.end_unanswered(now_ms, transport, key),
             Expiry::KeepHold => self.keep_alive(now_ms, transport, key),
         }
     }

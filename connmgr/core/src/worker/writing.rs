@@ -248,7 +248,7 @@ impl Worker {
             State::Reading(_) | State::Closing(_) => {}
             State::Exchange(exchange) => self.end_session(*exchange),
             State::Req(exchange) => self.end_req(&exchange),
-            State::Held(held) => self.end_hold(&held, key),
+            State::Held(mut held) => self.end_hold(&mut held, key),
         }
     }
 

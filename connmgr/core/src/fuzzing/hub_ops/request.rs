@@ -21,7 +21,8 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) worker: u16,
-    pub(super) group: usize,
+    /// The plain handlers that may have it.
+    pub(super) group: Option<usize>,
     pub(super) packet: Bytes,
     pub(super) place: Place,
     /// From whom it was taken, for they left.

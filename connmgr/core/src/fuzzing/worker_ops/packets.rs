@@ -1,13 +1,20 @@
 //! What handlers say to the worker, for the fuzz target: packets of every kind, with fields that are mostly right.
 
 use zhttp::fuzzing::Choices;
-use zhttp::hold::{Change, Channels, Format, HoldChannel, HoldParams, Names, Send};
+use zhttp::hold::{
+    Change, ChangeLists, Channels, Format, HoldChannel, HoldParams, Names, Send, Texts,
+};
 use zhttp::{Cursor, Envelope, Fields, Kind};
 
 use super::CHANNELS;
 
-/// Writes what a handler says: fields that its kind has, and at times others.
-pub(super) fn write_packet(out: &mut Vec<u8>, envelope: &Envelope<'_>, choices: &mut Choices<'_>) {
+/// Writes what a handler says: fields that its kind has, and at times others. `number` is that of the last `message` that it
+/// may answer.
+pub(super) fn write_packet(
+    out: &mut Vec<u8>,
+    (envelope, number): (&Envelope<'_>, u64),
+    choices: &mut Choices<'_>,
+) {
     let channels = (0..choices.index(3)).map(|_| HoldChannel {
         name: choices.one_of(&CHANNELS),
         cursor: choices.one_of(&[Cursor::START, Cursor::new(3, 1), Cursor::new(3, 4)]),
@@ -20,7 +27,10 @@ pub(super) fn write_packet(out: &mut Vec<u8>, envelope: &Envelope<'_>, choices: 
         keep_alive_ms: choices.number().min(100_000),
         expires_s: if choices.flag() { choices.number() / 2 } else { 0 },
         context: b"context",
+        expires_code: choices.one_of(&[0, 0, 3000, 1005]),
         notify: choices.flag(),
+        persistent: choices.flag(),
+        messages: choices.one_of(&["", "/ws/"]),
     };
     let is_held = choices.index(4) == 3;
     let ext = |ext: &mut Fields<'_, '_>| {
@@ -36,8 +46,17 @@ pub(super) fn write_packet(out: &mut Vec<u8>, envelope: &Envelope<'_>, choices: 
                 remove: Names::default(),
                 context: choices.flag().then_some(b"other"),
                 expires_s: choices.flag().then(|| choices.up_to(100)),
+                expires_code: choices.flag().then(|| choices.one_of(&[0, 3000, 1005])),
+                bodies: Texts::default(),
+                answers: match choices.index(4) {
+                    0 => None,
+                    1 => Some(1 + choices.up_to(4)),
+                    _ => Some(number.max(1)),
+                },
             };
-            change.write_channels(fields, &channels, removed.as_slice());
+            let bodies = &["answer", ""][..choices.index(3)];
+            change
+                .write(fields, &ChangeLists { add: &channels, remove: removed.as_slice(), bodies });
         } else if envelope.kind == Kind::Send {
             Send { kind: None, body: b"sent" }.write(fields);
         } else {

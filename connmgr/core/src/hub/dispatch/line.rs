@@ -13,6 +13,8 @@ use super::withdrawn::Withdrawn;
 pub(super) enum Lane {
     /// It was not looked at since handlers came or left.
     Unsorted,
+    /// That a handler comes who serves it; plain ones do not.
+    Handlers,
     /// Room at one of those who serve this prefix for this method.
     Room { prefix: Box<str>, method: Box<str> },
     /// A group of plain handlers that takes requests.
@@ -119,7 +121,7 @@ impl Line {
     pub(super) fn first_for_room(&self, wanted: impl Fn(&str, &str) -> bool) -> Option<u64> {
         let is_wanted = |lane: &Lane| match lane {
             Lane::Room { prefix, method } => wanted(prefix, method),
-            Lane::Unsorted | Lane::Group(_) => false,
+            Lane::Unsorted | Lane::Handlers | Lane::Group(_) => false,
         };
         let lanes = self.lanes.iter().filter(|(lane, _)| is_wanted(lane));
         lanes.filter_map(|(_, places)| places.first().copied()).min()
@@ -130,7 +132,7 @@ impl Line {
         let lanes = self.lanes.range(Lane::Group(0)..);
         let firsts = lanes.filter_map(|(lane, places)| match lane {
             Lane::Group(group) if wanted(*group) => Some((*places.first()?, *group)),
-            Lane::Unsorted | Lane::Room { .. } | Lane::Group(_) => None,
+            Lane::Unsorted | Lane::Handlers | Lane::Room { .. } | Lane::Group(_) => None,
         });
         firsts.min()
     }

@@ -62,15 +62,15 @@ impl Edge {
     }
 
     fn request(&mut self, now_ms: u64, id: &'static str, path: &str) {
-        self.request_in(Mode::Stream, now_ms, id, path);
+        self.request_of(Class::Stream, now_ms, id, path);
     }
 
-    fn request_in(&mut self, mode: Mode, now_ms: u64, id: &'static str, path: &str) {
+    fn request_of(&mut self, class: Class, now_ms: u64, id: &'static str, path: &str) {
         self.dispatch.handle_request(
             now_ms,
             &mut self.presence,
             Pending {
-                mode,
+                class,
                 worker: 7,
                 id: Bytes::from_static(id.as_bytes()),
                 method: "GET".into(),
@@ -159,7 +159,7 @@ fn req_mode_has_a_group_of_its_own() {
     let mut edge = Edge::new();
     edge.hello("a", 0);
     for path in ["/events/x", "/plain/x", "/"] {
-        edge.request_in(Mode::Req, 0, "1", path);
+        edge.request_of(Class::Req, 0, "1", path);
         let (said, mut pushed) = edge.outputs(0);
         let (group, pending) = pushed.pop().unwrap();
         assert_eq!((said.len(), group, &*pending.id), (0, 2, &b"1"[..]), "{path}");
@@ -169,7 +169,7 @@ fn req_mode_has_a_group_of_its_own() {
         assert_eq!(edge.refuse_pushes(WAIT_MS), [""; 0], "it waited");
         edge.dispatch.handle_push_ready();
     }
-    edge.request_in(Mode::Req, WAIT_MS, "2", "/");
+    edge.request_of(Class::Req, WAIT_MS, "2", "/");
     assert_eq!(edge.refuse_pushes(WAIT_MS), ["2"]);
     edge.hello("b", 0);
     assert_eq!(edge.said(WAIT_MS), Vec::<String>::new());
@@ -592,4 +592,28 @@ fn a_handler_has_room_when_another_is_lost_with_its_session() {
     edge.left(0, "b");
     assert_eq!(edge.said(0), ["1 left", "2 to a"]);
     edge.dispatch.check_invariants(&edge.presence);
+}
+
+/// What a client says waits for those who said hello, and for nobody else. It is given again as long as it has time, and
+/// when it is done its handler has room for another.
+#[test]
+fn messages_are_for_those_who_said_hello() {
+    let mut edge = Edge::new();
+    edge.dispatch.handle_peopled(0);
+    edge.request_of(Class::Message, 0, "1/1", "/events/");
+    assert_eq!(edge.said(0), [""; 0], "no plain handler has it");
+    edge.hello("a", 1);
+    assert_eq!(edge.said(0), ["1/1 to a"]);
+    edge.request_of(Class::Message, 0, "2/1", "/events/");
+    assert_eq!(edge.said(0), [""; 0], "a has one already");
+    edge.done("1/1");
+    assert_eq!(edge.said(0), ["cancel 1/1 to a", "2/1 to a"]);
+    edge.left(1, "a");
+    edge.hello("b", 0);
+    assert_eq!(edge.said(1), ["2/1 to b"]);
+    edge.left(2, "b");
+    edge.dispatch.handle_timeout(WAIT_MS - 1);
+    assert_eq!(edge.said(WAIT_MS - 1), [""; 0]);
+    edge.dispatch.handle_timeout(WAIT_MS);
+    assert_eq!(edge.said(WAIT_MS), ["2/1 refused"], "it has no more time than at first");
 }

@@ -1,6 +1,6 @@
 //! WebSockets that are held.
 
-use zhttp::hold::{Change, Channels, Format, HoldChannel, HoldParams, Names, Send};
+use zhttp::hold::{Change, ChangeLists, Format, HoldChannel, HoldParams, Send};
 use zhttp::{Cursor, Kind};
 
 use super::holds::{fed, params};
@@ -10,7 +10,7 @@ use crate::hold::Fed;
 use crate::hub::FromHub;
 
 /// A held WebSocket of these channels, each at its beginning.
-fn hold(edge: &mut Edge, params: &HoldParams<'_>, channels: &[&str]) -> (Key, Session) {
+pub(super) fn hold(edge: &mut Edge, params: &HoldParams<'_>, channels: &[&str]) -> (Key, Session) {
     hold_with(edge, params, channels, "")
 }
 
@@ -45,18 +45,18 @@ fn hold_with(
 }
 
 /// Events of a channel in epoch 5, each with its id as data.
-fn events(channel: &str, after: u64, count: u64, end: bool) -> FromHub {
+pub(super) fn events(channel: &str, after: u64, count: u64, end: bool) -> FromHub {
     let data: Vec<String> = (1..=count).map(|number| format!("\"5-{}\"", after + number)).collect();
     let data: Vec<&str> = data.iter().map(|data| &**data).collect();
     fed(channel, after, &data, end)
 }
 
 /// Where a channel ends.
-fn head(edge: &mut Edge, channel: &str, offset: u64) {
+pub(super) fn head(edge: &mut Edge, channel: &str, offset: u64) {
     edge.hub(&FromHub::Fed(Fed::Head(channel.into(), Cursor::new(5, offset))));
 }
 
-fn event(channel: &str, offset: u64) -> String {
+pub(super) fn event(channel: &str, offset: u64) -> String {
     format!(
         r#"Text {{"type":"event","channel":"{channel}","cursor":"5-{offset}","event":"stream","data":"5-{offset}"}}"#
     )
@@ -183,10 +183,9 @@ fn handlers_change_it_write_to_it_and_end_it() {
     let mut edge = Edge::new();
     let (client, mut session) = hold(&mut edge, &params(), &["o:a"]);
     head(&mut edge, "o:b", 0);
-    let (add, remove) = (Channels::default(), Names::default());
-    let change = Change { add, remove, context: None, expires_s: None };
     let added: [HoldChannel<'_>; 1] = [("o:b", Cursor::new(5, 0)).into()];
-    let packet = session.packet(Kind::Hold, |fields| change.write_channels(fields, &added, &[]));
+    let lists = ChangeLists { add: &added, ..ChangeLists::default() };
+    let packet = session.packet(Kind::Hold, |fields| Change::default().write(fields, &lists));
     edge.packet(packet);
     head(&mut edge, "o:b", 0);
     edge.hub(&events("o:b", 0, 1, false));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use zhttp::hold::{Change, Event, EventList, Events, Format, HoldParams, Send};
+use zhttp::hold::{Change, ChangeLists, Event, EventList, Events, Format, HoldParams, Send};
 use zhttp::{Cursor, Envelope, Id, Kind, Packet};
 
 use super::{BACKLOG_BYTES_MAX, Edge, Session, lines};
@@ -17,14 +17,7 @@ const HEAD: [&str; 3] =
 
 /// How a handler takes the hold.
 pub(super) fn params() -> HoldParams<'static> {
-    HoldParams {
-        format: Format::Sse,
-        channels: zhttp::hold::Channels::default(),
-        keep_alive_ms: 0,
-        expires_s: 0,
-        context: b"u=7",
-        notify: true,
-    }
+    HoldParams { context: b"u=7", notify: true, ..HoldParams::new(Format::Sse) }
 }
 
 fn hold_packet(
@@ -53,7 +46,7 @@ fn hold_packet(
 const SSE: [(&str, &str); 2] = [("Content-Type", "text/event-stream"), ("Content-Length", "7")];
 
 /// A held client of one channel, `o:a`, at its beginning.
-fn hold(edge: &mut Edge, params: &HoldParams<'_>) -> (Key, Session) {
+pub(super) fn hold(edge: &mut Edge, params: &HoldParams<'_>) -> (Key, Session) {
     hold_channels(edge, params, &[("o:a", Cursor::new(5, 0))])
 }
 
@@ -101,7 +94,11 @@ fn chunk(offset: u64, data: &str) -> String {
 }
 
 /// A packet of any handler about a held connection.
-fn about(session: &Session, kind: Kind, fill: impl FnOnce(&mut zhttp::Fields<'_, '_>)) -> Bytes {
+pub(super) fn about(
+    session: &Session,
+    kind: Kind,
+    fill: impl FnOnce(&mut zhttp::Fields<'_, '_>),
+) -> Bytes {
     let ids = [Id { id: session.id.as_bytes(), seq: None }];
     let mut out = Vec::new();
     Envelope { from: b"h9", ids: &ids, kind, multi: true }.write(&mut out, fill);
@@ -241,7 +238,8 @@ fn a_hold_is_changed_by_anyone() {
     let (client, session) = hold(&mut edge, &params());
     let change = Change { context: Some(b"u=8"), expires_s: Some(100), ..Change::default() };
     edge.packet(about(&session, Kind::Hold, |fields| {
-        change.write(fields, &[("o:b", Cursor::new(5, 0))], &["o:a"]);
+        let add = &[("o:b", Cursor::new(5, 0)).into()];
+        change.write(fields, &ChangeLists { add, remove: &["o:a"], bodies: &[] });
     }));
     edge.hub(&fed("o:a", 0, &["one"], false));
     assert_eq!(edge.got(client), "");
@@ -257,15 +255,16 @@ fn a_change_to_too_many_channels_is_refused() {
     let mut edge = Edge::new();
     let (client, session) = hold(&mut edge, &params());
     let names: Vec<String> = (0..128).map(|n| format!("o:{n}")).collect();
-    let add: Vec<_> = names.iter().map(|name| (&**name, Cursor::new(5, 0))).collect();
+    let add: Vec<_> = names.iter().map(|name| (&**name, Cursor::new(5, 0)).into()).collect();
+    let add_all = ChangeLists { add: &add, ..ChangeLists::default() };
     let change = Change { expires_s: Some(1), ..Change::default() };
-    edge.packet(about(&session, Kind::Hold, |fields| change.write(fields, &add, &[])));
+    edge.packet(about(&session, Kind::Hold, |fields| change.write(fields, &add_all)));
     assert_eq!(edge.worker.poll_refusal().unwrap().from, b"h9");
     edge.advance(2_000);
     edge.hub(&fed("o:7", 0, &["no"], false));
     assert_eq!(edge.got(client), "");
     edge.packet(about(&session, Kind::Hold, |fields| {
-        Change::default().write(fields, &add, &["o:a"]);
+        Change::default().write(fields, &ChangeLists { remove: &["o:a"], ..add_all });
     }));
     edge.hub(&fed("o:7", 0, &["yes"], false));
     assert!(edge.got(client).contains("yes"));

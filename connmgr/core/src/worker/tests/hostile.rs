@@ -2,7 +2,7 @@
 //! nobody gets what is another's, and nothing is left behind.
 
 use proptest::prelude::*;
-use zhttp::hold::{Channels, Format, HoldParams};
+use zhttp::hold::{Format, HoldParams};
 use zhttp::{Cursor, Envelope, Id, Kind};
 
 use super::{Edge, config};
@@ -220,12 +220,11 @@ impl World {
 fn write(id: &str, kind: Kind, said: &Said) -> Vec<u8> {
     let ids = [Id { id: id.as_bytes(), seq: said.has_seq.then_some(0) }];
     let params = HoldParams {
-        format: if said.credits == 7 { Format::Ws } else { Format::Sse },
-        channels: Channels::default(),
         keep_alive_ms: said.credits * 100,
         expires_s: said.code % 20,
         context: b"context",
         notify: said.more,
+        ..HoldParams::new(if said.credits == 7 { Format::Ws } else { Format::Sse })
     };
     let channels = [("o:a", Cursor::new(1, 0)), ("o:b", Cursor::START)];
     let mut out = Vec::new();

@@ -19,6 +19,7 @@ mod req;
 mod requests;
 mod responses;
 mod sockets;
+mod speech;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;

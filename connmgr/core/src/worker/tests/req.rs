@@ -3,7 +3,7 @@
 use zhttp::{Envelope, Fields, Id, Kind};
 
 use super::{BODY_BYTES_MAX, BUFFER_BYTES, Edge, lines};
-use crate::hub::{FromHub, Pending, ToHub};
+use crate::hub::{Class, FromHub, Pending, ToHub};
 use crate::slab::Key;
 use crate::worker::{Mode, Transport};
 
@@ -51,7 +51,7 @@ fn a_request_is_one_packet_and_so_is_its_answer() {
     assert!(edge.to_hub.is_empty(), "not before it is whole");
     edge.send(client, "c");
     let pending = next(&mut edge);
-    assert_eq!((pending.mode, &*pending.method, &*pending.path), (Mode::Req, "POST", "/a"));
+    assert_eq!((pending.class, &*pending.method, &*pending.path), (Class::Req, "POST", "/a"));
     // As Condure 1.9.1 writes it.
     let expected = concat!(
         "T169:2:id,5:3-0-1,3:ext,15:5:multi,4:true!}6:method,4:POST,3:uri,14:http://x.com/a,",

@@ -1,0 +1,347 @@
+//! What the clients of held WebSockets say, and how it is answered (hold.md §4.1).
+//!
+//! ```text
+//!               a message is whole            its answer, and nothing waits
+//!   silent ─────────────────────▶ unanswered ─────────────────────────────▶ silent
+//!                                   ▲    │ its answer, and more waits
+//!                                   └────┘
+//! ```
+//!
+//! One packet of a connection is out at a time, so its messages keep their order whichever handler has them, and a handler
+//! that dies costs no more than giving that packet to another. What is said meanwhile waits here, up to a bound, and goes
+//! out together. The hub takes a packet for a request that nobody ever begins with, only answers; it is named by
+//! [`MessageId`], so that a late word about one says nothing about the next.
+//!
+//! A close is the client's last word: it has its turn when all before it is answered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use zhttp::hold::{Change, Message};
+use zhttp::{Envelope, Id, Kind, PacketError};
+
+use super::connection::{Framing, Held, State};
+use super::socket::STOPPING;
+use super::{Named, Output, Transport, Worker};
+use crate::hub::{Class, Pending, ToHub};
+use crate::session::SessionId;
+use crate::slab::Key;
+use crate::websocket::{Close, CloseCode, MessageKind};
+
+/// The longest message of a client, in bytes (H-96).
+const MESSAGE_BYTES_MAX: usize = 65_536;
+
+/// What waits behind a packet without an answer, in bytes; some more if it came in one piece (H-96).
+const WAITING_BYTES_MAX: usize = 65_536;
+
+/// The same in messages.
+const WAITING_MESSAGES_MAX: usize = 128;
+
+/// As what method handlers serve it (H-91).
+const METHOD: &str = "MESSAGE";
+
+/// To a client that nobody has answered (H-95).
+const UNANSWERED: Close<'_> = Close { code: CloseCode::TRY_AGAIN, reason: "Nobody has answered" };
+
+/// To a client whose answer cannot be.
+const INVALID_ANSWER: Close<'_> =
+    Close { code: CloseCode::INTERNAL, reason: "The handler sent an invalid answer" };
+
+/// What a client says, and what of it has no answer.
+#[derive(Debug)]
+pub(super) struct Speech {
+    /// Who hears it.
+    path: Arc<str>,
+    /// The number of the last packet.
+    number: u64,
+    /// By when that one must be answered; `None` if it is.
+    answer_until_ms: Option<u64>,
+    /// What came since.
+    waiting: Option<Box<Waiting>>,
+}
+
+/// Messages one behind the other; behind the last that is whole, what there is of the next.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// Where each ends, and of which kind it is.
+    whole: Vec<(usize, MessageKind)>,
+}
+
+/// A message is longer than the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+impl Speech {
+    /// Nothing is said yet to those who serve this path.
+    pub(super) fn new(path: Arc<str>) -> Self {
+        Speech { path, number: 0, answer_until_ms: None, waiting: None }
+    }
+
+    /// By when the packet that is out must be answered.
+    pub(super) fn answer_until_ms(&self) -> Option<u64> {
+        self.answer_until_ms
+    }
+
+    /// Whether everything that was said is answered. (Nothing that is whole waits but behind a packet.)
+    pub(super) fn is_silent(&self) -> bool {
+        self.answer_until_ms.is_none()
+    }
+
+    /// Whether no more of it is to be read for now.
+    pub(super) fn is_full(&self) -> bool {
+        let Some(waiting) = self.waiting.as_ref().filter(|_| !self.is_silent()) else {
+            return false;
+        };
+        waiting.bytes.len() >= WAITING_BYTES_MAX || waiting.whole.len() >= WAITING_MESSAGES_MAX
+    }
+
+    /// Takes the next piece of a message.
+    pub(super) fn hear(
+        &mut self,
+        kind: MessageKind,
+        piece: &[u8],
+        is_end: bool,
+    ) -> Result<(), TooLong> {
+        let waiting = self.waiting.get_or_insert_default();
+        if waiting.bytes.len() - waiting.whole_bytes() + piece.len() > MESSAGE_BYTES_MAX {
+            return Err(TooLong);
+        }
+        waiting.bytes.extend_from_slice(piece);
+        if is_end {
+            waiting.whole.push((waiting.bytes.len(), kind));
+        }
+        Ok(())
+    }
+
+    /// Hands out what is whole, if nothing is out.
+    fn next(&mut self, answer_until_ms: u64) -> Option<Waiting> {
+        let waiting = self.waiting.take_if(|waiting| !waiting.whole.is_empty())?;
+        if !self.is_silent() {
+            self.waiting = Some(waiting);
+            return None;
+        }
+        let mut said = *waiting;
+        let rest = said.bytes.split_off(said.whole_bytes());
+        if !rest.is_empty() {
+            self.waiting = Some(Box::new(Waiting { bytes: rest, whole: Vec::new() }));
+        }
+        self.number += 1;
+        self.answer_until_ms = Some(answer_until_ms);
+        Some(said)
+    }
+
+    /// Whether the packet of that number is out.
+    fn waits_for(&self, number: u64) -> bool {
+        !self.is_silent() && self.number == number
+    }
+
+    /// The packet that is out is answered, or needs no answer any more. Gives what to tell the hub, if there is one.
+    fn take_answer(&mut self, session: SessionId) -> Option<ToHub> {
+        self.answer_until_ms.take()?;
+        let id = Bytes::from(MessageId { session, number: self.number }.to_string());
+        Some(ToHub::Done { id, cancel: None })
+    }
+
+    /// Checks what is always true.
+    pub(super) fn check_invariants(&self) {
+        let Some(waiting) = &self.waiting else { return };
+        assert!(waiting.bytes.len() - waiting.whole_bytes() <= MESSAGE_BYTES_MAX);
+        assert!(waiting.whole.len() <= WAITING_MESSAGES_MAX, "what waits is bounded");
+        assert!(waiting.whole.is_empty() || !self.is_silent(), "what is whole is out, or waits");
+        assert!(waiting.whole.is_sorted_by_key(|(end, _)| *end), "one behind the other");
+    }
+}
+
+impl Waiting {
+    /// The bytes of the messages that are whole.
+    fn whole_bytes(&self) -> usize {
+        self.whole.last().map_or(0, |(end, _)| *end)
+    }
+
+    /// Those messages, and whether each is binary.
+    fn messages(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        let starts = std::iter::once(0).chain(self.whole.iter().map(|(end, _)| *end));
+        let spans = starts.zip(&self.whole);
+        spans.map(|(start, (end, kind))| (&self.bytes[start..*end], *kind == MessageKind::Binary))
+    }
+}
+
+/// Names a packet in the hub: the connection, and the number of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MessageId {
+    session: SessionId,
+    number: u64,
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.session, self.number)
+    }
+}
+
+/// The session and the number that such a name holds; `None` if it is that of a request.
+fn parts_of(id: &[u8]) -> Option<(&[u8], u64)> {
+    let slash = id.iter().position(|&byte| byte == b'/')?;
+    let number = std::str::from_utf8(&id[slash + 1..]).ok()?.parse().ok()?;
+    Some((&id[..slash], number))
+}
+
+impl Held {
+    /// The id that it has kept, in this worker and at this place.
+    pub(super) fn session(&self, worker: u16, key: Key) -> SessionId {
+        SessionId { worker, slot: key.index, counter: self.counter }
+    }
+
+    /// What its client says, if it may say anything.
+    pub(super) fn speech(&self) -> Option<&Speech> {
+        match &self.framing {
+            Framing::Socket(socket) => socket.speech.as_ref(),
+            Framing::Response(_) => None,
+        }
+    }
+
+    fn speech_mut(&mut self) -> Option<&mut Speech> {
+        match &mut self.framing {
+            Framing::Socket(socket) => socket.speech.as_mut(),
+            Framing::Response(_) => None,
+        }
+    }
+}
+
+impl Worker {
+    /// The name of a path, the same memory for all who come one after the other.
+    pub(super) fn shared_path(&mut self, path: &str) -> Arc<str> {
+        if *self.last_path != *path {
+            self.last_path = path.into();
+        }
+        Arc::clone(&self.last_path)
+    }
+
+    /// Sends off what the client of a held WebSocket has said, if nothing is out.
+    pub(super) fn say(&mut self, now_ms: u64, key: Key) {
+        let answer_until_ms = now_ms.saturating_add(self.config.timeouts.answer_ms);
+        let worker = self.config.index;
+        let State::Held(held) = &mut self.connections[key.index].state else { return };
+        let session = held.session(worker, key);
+        let Some(said) = held.speech_mut().and_then(|speech| speech.next(answer_until_ms)) else {
+            return;
+        };
+        let speech = held.speech().expect("it has just spoken");
+        let id = session.to_string();
+        let ids = [Id { id: id.as_bytes(), seq: None }];
+        let message = Message {
+            path: &speech.path,
+            number: speech.number,
+            context: &held.context,
+            channels: self.members.cursors(held.hold).count() as u64,
+            // Written from the messages.
+            bodies: zhttp::hold::Said::default(),
+        };
+        let mut packet = Vec::with_capacity(said.bytes.len() + 256);
+        let envelope = Envelope::new(&self.config.instance_id, Kind::Message).about(&ids);
+        envelope.write(&mut packet, |fields| message.write(fields, said.messages()));
+        let pending = Pending {
+            worker,
+            class: Class::Message,
+            id: MessageId { session, number: speech.number }.to_string().into(),
+            method: METHOD.into(),
+            path: (&*speech.path).into(),
+            packet: packet.into(),
+            deadline_ms: Some(answer_until_ms),
+        };
+        self.outputs.push_back(Output::Hub(ToHub::Request(pending)));
+        self.rearm(key);
+    }
+
+    /// Changes a hold, and says something to its client. That may be an answer; then the first counts (H-93).
+    pub(super) fn take_change(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        change: &Change<'_>,
+    ) -> Result<(), PacketError> {
+        let State::Held(held) = &self.connections[key.index].state else { return Ok(()) };
+        if let Some(number) = change.answers
+            && !held.speech().is_some_and(|speech| speech.waits_for(number))
+        {
+            return Ok(());
+        }
+        let is_socket = matches!(held.framing, Framing::Socket(_));
+        if !is_socket && change.bodies.clone().next().is_some() {
+            return Err(PacketError::Field { field: "bodies", want: "nothing in format sse" });
+        }
+        let changed = self.change(now_ms, key, change);
+        if changed.is_err() && change.answers.is_some() {
+            self.end_held_socket(now_ms, transport, key, Some(INVALID_ANSWER));
+            return changed;
+        }
+        changed?;
+        if change.answers.is_none() && self.is_full(key) {
+            // It gets no more than its cursors can make good (H-24).
+            self.stats.sends_dropped += change.bodies.clone().count() as u64;
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        for body in change.bodies.clone() {
+            self.write_held_message(key, body.as_bytes(), &mut out);
+        }
+        if !out.is_empty() {
+            self.write(now_ms, transport, key, &out);
+        }
+        if change.answers.is_some() {
+            self.handle_answered(now_ms, transport, key);
+        }
+        Ok(())
+    }
+
+    /// What the client of a held WebSocket has said is answered: it may go on.
+    fn handle_answered(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let State::Held(held) = &mut connection.state else { return };
+        let session = held.session(self.config.index, key);
+        let done = held.speech_mut().and_then(|speech| speech.take_answer(session));
+        self.outputs.extend(done.map(Output::Hub));
+        if self.draining {
+            return self.end_held_socket(now_ms, transport, key, Some(STOPPING));
+        }
+        self.say(now_ms, key);
+        self.process_input(now_ms, transport, key);
+    }
+
+    /// Nobody will answer what was said under this name in the hub. Says whether it is such a name at all.
+    pub(super) fn refuse_message(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        id: &[u8],
+    ) -> bool {
+        let Some((session, number)) = parts_of(id) else { return false };
+        if let Named::Held(key) = self.find(session)
+            && let State::Held(held) = &self.connections[key.index].state
+            && held.speech().is_some_and(|speech| speech.waits_for(number))
+        {
+            self.end_unanswered(now_ms, transport, key);
+        }
+        true
+    }
+
+    /// Whether the client of a held WebSocket has no answer yet to what it has said.
+    pub(super) fn is_unanswered(&self, key: Key) -> bool {
+        let State::Held(held) = &self.connections[key.index].state else { return false };
+        held.speech().is_some_and(|speech| !speech.is_silent())
+    }
+
+    /// Ends a held WebSocket that has waited for an answer for too long.
+    pub(super) fn end_unanswered(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
+        self.end_held_socket(now_ms, transport, key, Some(UNANSWERED));
+    }
+
+    /// A connection is held no more: nobody needs to answer its client.
+    pub(super) fn end_speech(&mut self, held: &mut Held, session: SessionId) {
+        let done = held.speech_mut().and_then(|speech| speech.take_answer(session));
+        self.outputs.extend(done.map(Output::Hub));
+    }
+}
