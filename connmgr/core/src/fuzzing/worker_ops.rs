@@ -389,7 +389,7 @@ impl World {
         let request = self.requests.iter_mut().find(|request| *request.id == *id.id);
         let request = request.expect("there was such a request");
         assert!(self.done.contains(&request.id), "it is held");
-        assert_eq!((message.path, &*pending.path), ("/ws/", "/ws/"));
+        assert_eq!(message.path, &*pending.path);
         assert_eq!(message.number, request.said.len() as u64 + 1, "numbers have no hole");
         assert!(message.bodies.count() > 0, "something was said");
         assert!(request.said.iter().all(|id| self.done.contains(id)), "one is out at a time");

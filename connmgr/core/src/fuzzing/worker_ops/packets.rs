@@ -22,7 +22,7 @@ pub(super) fn write_packet(
     });
     let channels: Vec<HoldChannel<'_>> = channels.collect();
     let params = HoldParams {
-        format: if choices.index(8) == 7 { Format::Ws } else { Format::Sse },
+        format: choices.one_of(&[Format::Sse, Format::Ws]),
         channels: Channels::default(),
         keep_alive_ms: choices.number().min(100_000),
         expires_s: if choices.flag() { choices.number() / 2 } else { 0 },
@@ -59,6 +59,8 @@ pub(super) fn write_packet(
                 .write(fields, &ChangeLists { add: &channels, remove: removed.as_slice(), bodies });
         } else if envelope.kind == Kind::Send {
             Send { kind: None, body: b"sent" }.write(fields);
+        } else if is_held && params.format == Format::Ws && choices.byte() < 0xe0 {
+            fields.int("code", 101);
         } else {
             write_payload(fields, choices);
         }
