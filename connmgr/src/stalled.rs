@@ -27,7 +27,7 @@ const CONTROL_BYTES_MAX: usize = STALLED_BYTES_MAX + 16 * 1024 * 1024;
 pub(crate) enum Kept {
     /// It waits.
     Yes,
-    /// It was a piece of this session's body, and is lost.
+    /// It was a piece of this session's body, or what its client has said, and is lost.
     Undelivered(Bytes),
     /// It is lost.
     Dropped,
@@ -121,7 +121,11 @@ impl Stalled {
 
 /// The session that a packet brings a piece of a body of; `None` if it is another packet.
 fn session_of_piece(packet: &Bytes) -> Option<Bytes> {
-    let Packet { kind: Kind::Data, mut ids, .. } = Packet::parse(packet).ok()? else { return None };
+    let packet_read = Packet::parse(packet).ok()?;
+    if !matches!(packet_read.kind, Kind::Data | Kind::Message) {
+        return None;
+    }
+    let mut ids = packet_read.ids;
     ids.next().map(|id| packet.slice_ref(id.id))
 }
 
@@ -196,6 +200,8 @@ mod tests {
         };
         assert_eq!(lost, Kept::Undelivered(Bytes::from_static(b"0-1-2")));
         assert!(kept <= STALLED_BYTES_MAX && kept + piece.len() > STALLED_BYTES_MAX);
+        let lost = stalled.keep(&stuck, packet(Kind::Message, 1024 * 1024));
+        assert_eq!(lost, Kept::Undelivered(Bytes::from_static(b"0-1-2")));
         let cancel = packet(Kind::Cancel, 0);
         assert_eq!(stalled.keep(&stuck, cancel), Kept::Yes);
         let large = packet(Kind::Credit, CONTROL_BYTES_MAX - STALLED_BYTES_MAX);

@@ -2,7 +2,7 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::Message;
-use zhttp::hold::{Event, EventList, Events, Feed, Format, HoldParams};
+use zhttp::hold::{Change, ChangeLists, Event, EventList, Events, Feed, Format, HoldParams};
 use zhttp::{Cursor, Envelope, Id, Kind, Packet};
 
 use crate::client::Client;
@@ -21,7 +21,8 @@ pub async fn hold(handler: &mut Handler, request: &Got) {
 
 async fn hold_as(handler: &mut Handler, request: &Got, (format, code, body): (Format, u64, &[u8])) {
     let ids = [Id { id: request.id.as_bytes(), seq: Some(0) }];
-    let params = HoldParams { context: b"u=7", notify: true, ..HoldParams::new(format) };
+    let messages = if format == Format::Ws { "/ws/" } else { "" };
+    let params = HoldParams { context: b"u=7", notify: true, messages, ..HoldParams::new(format) };
     let mut packet = Vec::new();
     let from = handler.name().as_bytes();
     Envelope { from, ids: &ids, kind: Kind::Data, multi: false }.write_ext(
@@ -88,6 +89,45 @@ async fn a_held_websocket_outlives_its_handler() {
     within(client.close(None)).await.unwrap();
     assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::Close(None));
     second.next_of(Kind::Closed).await;
+}
+
+/// What a client has said is given to the next handler if the first dies before it has answered, and answered once.
+#[tokio::test]
+async fn what_a_client_says_outlives_a_handler() {
+    let edge = EdgeProcess::start(&[]).await;
+    let mut first = Handler::greeting(&edge, "first").await;
+    let url = format!("ws://{}/ws/", edge.address);
+    let connecting = tokio::spawn(async move { websocket::connect(&url).await });
+    let request = first.next_of(Kind::Data).await;
+    hold_as(&mut first, &request, (Format::Ws, 101, b"welcome")).await;
+    let mut client = connecting.await.unwrap();
+    assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::text("welcome"));
+    within(client.send(Message::text("one"))).await.unwrap();
+    let asked = first.next_of(Kind::Message).await;
+    within(client.send(Message::text("two"))).await.unwrap();
+    first.kill().await;
+    let mut second = Handler::greeting(&edge, "second").await;
+    let again = second.next_of(Kind::Message).await;
+    assert_eq!(again.bytes, asked.bytes, "it is the same");
+    let answer = |number: u64, bodies: &'static [&'static str]| {
+        let change = Change { answers: Some(number), ..Change::default() };
+        let lists = ChangeLists { bodies, ..ChangeLists::default() };
+        second.packet(&request.id, None, Kind::Hold, |fields| change.write(fields, &lists))
+    };
+    let (one, two) = (answer(1, &["first answer"]), answer(2, &["second answer"]));
+    second.send_stream(&one).await;
+    second.send_stream(&one).await;
+    let next = second.next_of(Kind::Message).await;
+    let packet = Packet::parse(&next.bytes).unwrap();
+    let said = zhttp::hold::Message::read(&packet).unwrap();
+    assert_eq!((said.number, said.context, said.path), (2, &b"u=7"[..], "/ws/"));
+    assert_eq!(said.bodies.collect::<Vec<_>>(), [(&b"two"[..], false)]);
+    second.send_stream(&two).await;
+    for text in ["first answer", "second answer"] {
+        assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::text(text));
+    }
+    within(client.close(None)).await.unwrap();
+    assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::Close(None));
 }
 
 #[tokio::test]
