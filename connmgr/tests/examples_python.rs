@@ -33,6 +33,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use client::Client;
 use edges::{Edge, Kind, Mode};
 use peers::within;
+use websocket::WebSocket;
 
 /// An edge sends the first keep-alive of a session within 45 seconds. Passing this is a failure.
 const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(150);
@@ -314,4 +315,31 @@ async fn hold() {
     let (id, text) = count(&mut client).await;
     assert_ne!(id.split('-').next(), last.split('-').next(), "another epoch");
     assert_eq!(text, data(&id));
+}
+
+/// A WebSocket gets the same, and what it says is answered, if need be by a program that was not there yet.
+#[tokio::test]
+async fn hold_websocket() {
+    let edge = Edge::start(Kind::Forebay, Mode::Stream).await.unwrap();
+    let arguments = ["--interval", "3600"];
+    let program = Program::start(&edge, "hold.py", &arguments);
+    let mut client = websocket::connect(&format!("ws://{}/", edge.address)).await;
+    let next = async |client: &mut WebSocket| {
+        within(client.next()).await.unwrap().unwrap().into_text().unwrap().to_string()
+    };
+    let event = next(&mut client).await;
+    assert!(event.starts_with(r#"{"type":"event","channel":"counter","cursor":""#), "{event}");
+    assert!(event.ends_with(r#"-1","event":"stream","data":{"count":1}}"#), "{event}");
+    within(client.send(Message::text("how far?"))).await.unwrap();
+    assert_eq!(next(&mut client).await, r#"{"said":"how far?","count":1}"#);
+
+    program.kill().await;
+    within(client.send(Message::text("still there?"))).await.unwrap();
+    let _program = Program::start(&edge, "hold.py", &arguments);
+    let mut got = [next(&mut client).await, next(&mut client).await, next(&mut client).await];
+    got.sort();
+    let [answer, gap, event] = &got;
+    assert!(answer.starts_with(r#"{"said":"still there?","count":"#), "{got:?}");
+    assert!(gap.contains(r#""control_type":"gap""#), "{got:?}");
+    assert!(event.ends_with(r#""data":{"count":1}}"#), "{got:?}");
 }

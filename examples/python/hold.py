@@ -5,14 +5,19 @@ A handler that says `hello` is given requests. It answers one with the head of a
 The edge asks one of the handlers that are there for what the channels bring: `feed` for what comes from
 now on, `range` for what a client has missed. No handler knows which clients there are.
 
+A client may come as a WebSocket, too: it gets the same events as messages, and what it says comes here as
+`message`, with all that a handler needs to know of it. Here each is answered with how far the counter is.
+
 Stop this program and start it again: clients stay connected, are told that the channel was made anew
-(a `gap`), and read on.
+(a `gap`), and read on. What a WebSocket says meanwhile is answered when the program is back.
 
     python hold.py --spec ipc:///tmp/edge
     curl -N http://localhost:8000/
+    python -m websockets ws://localhost:8000/
 """
 
 import argparse
+import json
 import time
 
 import tnet
@@ -56,14 +61,22 @@ def hold(request):
     """Answers a request: the client reads on behind the last event that it has, or from the beginning."""
     headers = {name.lower(): value for name, value in request.get("headers", [])}
     cursor = parse(headers.get(b"last-event-id", b"")) or (epoch, 0)
-    send(
-        id=request["id"],
-        seq=0,
-        ext={"hold": {"format": "sse", "channels": [[CHANNEL, "%d-%d" % cursor]], "keep-alive": 15_000}},
-        code=200,
-        headers=[["Content-Type", "text/event-stream"], ["Cache-Control", "no-cache"]],
-        body="retry: 500\n\n",
-    )
+    hold = {"channels": [[CHANNEL, "%d-%d" % cursor]], "keep-alive": 15_000}
+    if request["uri"].startswith((b"ws:", b"wss:")):
+        hold.update({"format": "ws", "messages": "/", "persistent": True})
+        send(id=request["id"], seq=0, ext={"hold": hold}, code=101)
+        return
+    hold["format"] = "sse"
+    headers = [["Content-Type", "text/event-stream"], ["Cache-Control", "no-cache"]]
+    send(id=request["id"], seq=0, ext={"hold": hold}, code=200, headers=headers, body="retry: 500\n\n")
+
+
+def answer(message):
+    """Answers what a client has said, in one packet: if this program dies before, another gets the message."""
+    said = '{"said":%s,"count":%d}'
+    texts = [body for body, attributes in message["bodies"] if not attributes.get("binary")]
+    bodies = [said % (json.dumps(text.decode()), head()) for text in texts]
+    send(type="hold", id=message["id"], answers=message["number"], bodies=bodies)
 
 
 def send_after(cursor):
@@ -95,6 +108,8 @@ def receive(packet):
     kind = packet.get("type", b"")
     if kind == b"" and "method" in packet:
         hold(packet)
+    elif kind == b"message":
+        answer(packet)
     elif kind == b"feed":
         is_fed = True
         for name, cursor in packet["channels"]:

@@ -66,6 +66,11 @@ fn line() -> impl Strategy<Value = String> {
     "[^\r\n]{0,40}"
 }
 
+/// A close code that may be sent, or none.
+fn close_code() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(0u16), 1000..=1003u16, 1007..=1014u16, 3000..=4999u16]
+}
+
 proptest! {
     #[test]
     fn ids(
@@ -130,7 +135,7 @@ proptest! {
         (keep_alive_ms, expires_s) in (0..1u64 << 63, 0..1u64 << 63),
         context in prop::collection::vec(any::<u8>(), 0..1024),
         (ws, notify, persistent) in any::<(bool, bool, bool)>(),
-        (expires_code, messages) in (any::<u16>(), "(/[ -~]{0,63})?"),
+        (expires_code, messages) in (close_code(), "(/[ -~]{0,63})?"),
     ) {
         let hold = HoldParams {
             format: if ws { Format::Ws } else { Format::Sse },
@@ -156,7 +161,7 @@ proptest! {
         add in hold_channels(),
         remove in prop::collection::vec(name(), 0..5),
         context in prop::option::of(prop::collection::vec(any::<u8>(), 0..1024)),
-        (expires_s, expires_code) in prop::option::of((0..1u64 << 63, any::<u16>())).prop_map(Option::unzip),
+        (expires_s, expires_code) in prop::option::of((0..1u64 << 63, close_code())).prop_map(Option::unzip),
         (answers, bodies) in (prop::option::of(1..1u64 << 63), prop::collection::vec(".{0,20}", 0..4)),
     ) {
         let context = context.as_deref();

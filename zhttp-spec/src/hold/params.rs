@@ -101,7 +101,9 @@ impl<'a> HoldParams<'a> {
                 }
                 (b"keep-alive", value) => keep_alive_ms = u64_of(value, "ext.hold.keep-alive")?,
                 (b"expires", value) => expires_s = u64_of(value, "ext.hold.expires")?,
-                (b"expires-code", value) => expires_code = u16_of(value, "ext.hold.expires-code")?,
+                (b"expires-code", value) => {
+                    expires_code = close_code_of(value, "ext.hold.expires-code")?;
+                }
                 (b"context", value) => context = context_of(value, "ext.hold.context")?,
                 (b"notify", value) => notify = bool_of(value, "ext.hold.notify")?,
                 (b"persistent", value) => persistent = bool_of(value, "ext.hold.persistent")?,
@@ -158,6 +160,14 @@ fn format_of(value: Value<'_>) -> Result<Format, PacketError> {
         b"sse" => Ok(Format::Sse),
         b"ws" => Ok(Format::Ws),
         _ => Err(PacketError::field("ext.hold.format", "sse or ws")),
+    }
+}
+
+/// The code of a close that may be sent (RFC 6455 §7.4), or 0, in whichever packet it stands.
+pub(super) fn close_code_of(value: Value<'_>, field: &'static str) -> Result<u16, PacketError> {
+    match u16_of(value, field)? {
+        code @ (0 | 1000..=1003 | 1007..=1014 | 3000..=4999) => Ok(code),
+        _ => Err(PacketError::field(field, "0, or a close code that may be sent")),
     }
 }
 

@@ -5,14 +5,14 @@
 //! ZHTTP's `close`, which needs nothing from here; the edge tells of the end with `closed`.
 
 use crate::error::PacketError;
-use crate::field::{list_of, str_of, u16_of, u64_of};
+use crate::field::{list_of, str_of, u64_of};
 use crate::packet::Packet;
 use crate::tnetstring::{List, Value};
 use crate::write::Fields;
 
 use super::channels::{Channels, HoldChannel, Names, write_channels, write_names};
 use super::message::number_of;
-use super::params::context_of;
+use super::params::{close_code_of, context_of};
 use super::read::{line_of, optional, required};
 
 /// The most bytes of all that a `hold` says to its client.
@@ -79,7 +79,7 @@ impl<'a> Change<'a> {
                 (b"context", value) => change.context = Some(context_of(value, "context")?),
                 (b"expires", value) => change.expires_s = Some(u64_of(value, "expires")?),
                 (b"expires-code", value) => {
-                    change.expires_code = Some(u16_of(value, "expires-code")?);
+                    change.expires_code = Some(close_code_of(value, "expires-code")?);
                 }
                 (b"bodies", value) => change.bodies = Texts::check(value, "bodies")?,
                 (b"answers", value) => change.answers = Some(number_of(value, "answers")?),

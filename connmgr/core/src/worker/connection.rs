@@ -7,7 +7,7 @@ use crate::http1::{BodyDecoder, BodyEncoder, HeadScanner, Version};
 use crate::hub::HandlerId;
 use crate::ring::Ring;
 use crate::session::Session;
-use crate::websocket::Upgrade;
+use crate::websocket::{CloseCode, Upgrade};
 use crate::wheel::TimerId;
 
 use super::held_socket::HeldSocket;
@@ -200,6 +200,8 @@ pub(super) struct Held {
     /// 0 is never.
     pub(super) keep_alive_ms: u64,
     pub(super) expires_at_ms: Option<u64>,
+    /// With which code a WebSocket is closed then.
+    pub(super) expires_code: CloseCode,
     /// When something was last sent.
     pub(super) sent_ms: u64,
     /// When the client last took something.
@@ -236,5 +238,6 @@ mod tests {
     fn idle_connections_are_small() {
         assert_eq!(size_of::<Connection>(), 72);
         assert_eq!(size_of::<Held>(), 96);
+        assert_eq!(size_of::<HeldSocket>(), 56);
     }
 }

@@ -4,7 +4,6 @@ use zhttp::hold::{CHANNELS_PER_HOLD_MAX, Change, Closed, HoldParams, Send};
 use zhttp::{Envelope, Id, Kind, Packet, PacketError, Payload};
 
 use super::connection::{Framing, Held, State};
-use super::held_socket::expires_code;
 use super::socket::STOPPING;
 use super::{CloseReason, Output, Transport, Worker};
 use crate::hold::{Delivery, KEEP_ALIVE, Rendering, write_event};
@@ -36,6 +35,7 @@ impl Worker {
             framing,
             keep_alive_ms: params.keep_alive_ms,
             expires_at_ms: expiry(now_ms, params.expires_s),
+            expires_code: expires_code(params.expires_code),
             sent_ms: now_ms,
             progress_ms: now_ms,
             context: params.context.into(),
@@ -137,11 +137,6 @@ impl Worker {
         change: &Change<'_>,
     ) -> Result<(), PacketError> {
         let State::Held(held) = &mut self.connections[key.index].state else { return Ok(()) };
-        let expires_code = change.expires_code.map(|code| {
-            let want = "a code that may be sent";
-            expires_code(code).ok_or(PacketError::Field { field: "expires-code", want })
-        });
-        let expires_code = expires_code.transpose()?;
         let hold = held.hold;
         let mut names: Vec<&str> = self.members.cursors(hold).map(|(name, _)| name).collect();
         names.retain(|name| !change.remove.into_iter().any(|removed| removed == *name));
@@ -159,8 +154,8 @@ impl Worker {
         if let Some(expires_s) = change.expires_s {
             held.expires_at_ms = expiry(now_ms, expires_s);
         }
-        if let (Framing::Socket(socket), Some(code)) = (&mut held.framing, expires_code) {
-            socket.expires_code = code;
+        if let Some(code) = change.expires_code {
+            held.expires_code = expires_code(code);
         }
         for name in change.remove {
             self.members.remove(hold, name);
@@ -260,10 +255,7 @@ impl Worker {
     /// The time of a held client is up.
     pub(super) fn expire_hold(&mut self, now_ms: u64, transport: &mut impl Transport, key: Key) {
         let State::Held(held) = &self.connections[key.index].state else { return };
-        let code = match &held.framing {
-            Framing::Socket(socket) => socket.expires_code,
-            Framing::Response(_) => CloseCode::NORMAL,
-        };
+        let code = held.expires_code;
         self.end_held(now_ms, transport, key, Close { code, reason: "" });
     }
 
@@ -361,6 +353,12 @@ const PING: &[u8] = b"\x89\0";
 
 /// The control event of an edge that stops.
 const SERVER_DRAINING: &[u8] = br#"{"event_type":"control","message_id":"00000000-0000-8000-8000-000000000001","control_type":"server_draining"}"#;
+
+/// The code of the close when the time of a hold is up. The reader of the packet lets no other through than 0 and what may be
+/// sent.
+fn expires_code(code: u16) -> CloseCode {
+    CloseCode::new(code).unwrap_or(CloseCode::NORMAL)
+}
 
 fn expiry(now_ms: u64, expires_s: u64) -> Option<u64> {
     (expires_s > 0).then(|| now_ms.saturating_add(expires_s.saturating_mul(1000)))

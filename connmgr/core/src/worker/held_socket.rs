@@ -6,7 +6,6 @@
 use zhttp::hold::HoldParams;
 
 use super::connection::{Framing, State};
-use super::exchange::Fault;
 use super::input::Step;
 use super::socket::Halves;
 use super::speech::{Speech, TooLong};
@@ -25,29 +24,16 @@ const TOO_LONG: Close<'_> = Close { code: CloseCode::TOO_LARGE, reason: "The mes
 #[derive(Debug)]
 pub(super) struct HeldSocket {
     pub(super) halves: Halves,
-    /// How it is closed when its time is up.
-    pub(super) expires_code: CloseCode,
     /// What its client says, if it may say anything.
     pub(super) speech: Option<Speech>,
 }
 
-/// The code of a hold's end; 0 is the usual one.
-pub(super) fn expires_code(code: u16) -> Option<CloseCode> {
-    if code == 0 { Some(CloseCode::NORMAL) } else { CloseCode::new(code) }
-}
-
 impl Worker {
     /// A WebSocket as a handler wants to have it held.
-    pub(super) fn held_socket(
-        &mut self,
-        halves: Halves,
-        params: &HoldParams<'_>,
-    ) -> Result<HeldSocket, Fault> {
-        let code = params.expires_code;
-        let expires_code = expires_code(code).ok_or(Fault::CloseCode(code))?;
+    pub(super) fn held_socket(&mut self, halves: Halves, params: &HoldParams<'_>) -> HeldSocket {
         let is_heard = !params.messages.is_empty();
         let speech = is_heard.then(|| Speech::new(self.shared_path(params.messages)));
-        Ok(HeldSocket { halves, expires_code, speech })
+        HeldSocket { halves, speech }
     }
 
     /// Whether a connection is a held WebSocket.

@@ -143,7 +143,7 @@ impl Worker {
         let next = match (written, hold) {
             (Err(fault), _) => Err(fault),
             (Ok(()), Some(hold)) => {
-                let framing = Framing::Socket(Box::new(self.held_socket(halves, &hold)?));
+                let framing = Framing::Socket(Box::new(self.held_socket(halves, &hold)));
                 self.begin_hold(now_ms, transport, key, (&hold, framing, &out));
                 Ok(Next::Hold)
             }

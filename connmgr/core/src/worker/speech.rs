@@ -53,17 +53,23 @@ const INVALID_ANSWER: Close<'_> =
 pub(super) struct Speech {
     /// Who hears it.
     path: Arc<str>,
-    /// The number of the last packet.
-    number: u64,
-    /// By when that one must be answered; `None` if it is.
+    /// The number of the last packet; begins again behind 2³²−1.
+    number: u32,
+    /// There while something has no answer, or is not whole: most of the time a client says nothing.
+    open: Option<Box<Open>>,
+}
+
+/// What a client has said, and has no answer.
+#[derive(Debug, Default)]
+struct Open {
+    /// By when the packet that is out must be answered, if one is.
     answer_until_ms: Option<u64>,
-    /// What came since.
-    waiting: Option<Box<Waiting>>,
+    waiting: Messages,
 }
 
 /// Messages one behind the other; behind the last that is whole, what there is of the next.
 #[derive(Debug, Default)]
-struct Waiting {
+struct Messages {
     bytes: Vec<u8>,
     /// Where each ends, and of which kind it is.
     whole: Vec<(usize, MessageKind)>,
@@ -76,25 +82,24 @@ pub(super) struct TooLong;
 impl Speech {
     /// Nothing is said yet to those who serve this path.
     pub(super) fn new(path: Arc<str>) -> Self {
-        Speech { path, number: 0, answer_until_ms: None, waiting: None }
+        Speech { path, number: 0, open: None }
     }
 
     /// By when the packet that is out must be answered.
     pub(super) fn answer_until_ms(&self) -> Option<u64> {
-        self.answer_until_ms
+        self.open.as_ref().and_then(|open| open.answer_until_ms)
     }
 
     /// Whether everything that was said is answered. (Nothing that is whole waits but behind a packet.)
     pub(super) fn is_silent(&self) -> bool {
-        self.answer_until_ms.is_none()
+        self.answer_until_ms().is_none()
     }
 
     /// Whether no more of it is to be read for now.
     pub(super) fn is_full(&self) -> bool {
-        let Some(waiting) = self.waiting.as_ref().filter(|_| !self.is_silent()) else {
-            return false;
-        };
-        waiting.bytes.len() >= WAITING_BYTES_MAX || waiting.whole.len() >= WAITING_MESSAGES_MAX
+        let Some(open) = self.open.as_ref().filter(|_| !self.is_silent()) else { return false };
+        let Messages { bytes, whole } = &open.waiting;
+        bytes.len() >= WAITING_BYTES_MAX || whole.len() >= WAITING_MESSAGES_MAX
     }
 
     /// Takes the next piece of a message.
@@ -104,8 +109,8 @@ impl Speech {
         piece: &[u8],
         is_end: bool,
     ) -> Result<(), TooLong> {
-        let waiting = self.waiting.get_or_insert_default();
-        if waiting.bytes.len() - waiting.whole_bytes() + piece.len() > MESSAGE_BYTES_MAX {
+        let waiting = &mut self.open.get_or_insert_default().waiting;
+        if waiting.rest_bytes() + piece.len() > MESSAGE_BYTES_MAX {
             return Err(TooLong);
         }
         waiting.bytes.extend_from_slice(piece);
@@ -116,52 +121,58 @@ impl Speech {
     }
 
     /// Hands out what is whole, if nothing is out.
-    fn next(&mut self, answer_until_ms: u64) -> Option<Waiting> {
-        let waiting = self.waiting.take_if(|waiting| !waiting.whole.is_empty())?;
-        if !self.is_silent() {
-            self.waiting = Some(waiting);
+    fn next(&mut self, answer_until_ms: u64) -> Option<Messages> {
+        let open = self.open.as_mut().filter(|open| open.answer_until_ms.is_none())?;
+        if open.waiting.whole.is_empty() {
             return None;
         }
-        let mut said = *waiting;
-        let rest = said.bytes.split_off(said.whole_bytes());
-        if !rest.is_empty() {
-            self.waiting = Some(Box::new(Waiting { bytes: rest, whole: Vec::new() }));
-        }
-        self.number += 1;
-        self.answer_until_ms = Some(answer_until_ms);
-        Some(said)
+        let rest = open.waiting.bytes.split_off(open.waiting.whole_bytes());
+        let rest = Messages { bytes: rest, whole: Vec::new() };
+        open.answer_until_ms = Some(answer_until_ms);
+        self.number = self.number.checked_add(1).unwrap_or(1);
+        Some(std::mem::replace(&mut open.waiting, rest))
     }
 
     /// Whether the packet of that number is out.
     fn waits_for(&self, number: u64) -> bool {
-        !self.is_silent() && self.number == number
+        !self.is_silent() && u64::from(self.number) == number
     }
 
     /// The packet that is out is answered, or needs no answer any more. Gives what to tell the hub, if there is one.
     fn take_answer(&mut self, session: SessionId) -> Option<ToHub> {
-        self.answer_until_ms.take()?;
+        let open = self.open.as_mut()?;
+        open.answer_until_ms.take()?;
+        if open.waiting.bytes.is_empty() && open.waiting.whole.is_empty() {
+            self.open = None;
+        }
         let id = Bytes::from(MessageId { session, number: self.number }.to_string());
         Some(ToHub::Done { id, cancel: None })
     }
 
     /// Checks what is always true.
     pub(super) fn check_invariants(&self) {
-        let Some(waiting) = &self.waiting else { return };
-        assert!(waiting.bytes.len() - waiting.whole_bytes() <= MESSAGE_BYTES_MAX);
+        let Some(open) = &self.open else { return };
+        let waiting = &open.waiting;
+        assert!(waiting.rest_bytes() <= MESSAGE_BYTES_MAX, "messages are bounded");
         assert!(waiting.whole.len() <= WAITING_MESSAGES_MAX, "what waits is bounded");
         assert!(waiting.whole.is_empty() || !self.is_silent(), "what is whole is out, or waits");
         assert!(waiting.whole.is_sorted_by_key(|(end, _)| *end), "one behind the other");
     }
 }
 
-impl Waiting {
+impl Messages {
     /// The bytes of the messages that are whole.
     fn whole_bytes(&self) -> usize {
         self.whole.last().map_or(0, |(end, _)| *end)
     }
 
-    /// Those messages, and whether each is binary.
-    fn messages(&self) -> impl Iterator<Item = (&[u8], bool)> {
+    /// The bytes of the one that is not.
+    fn rest_bytes(&self) -> usize {
+        self.bytes.len() - self.whole_bytes()
+    }
+
+    /// Those that are whole, and whether each is binary.
+    fn each(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let starts = std::iter::once(0).chain(self.whole.iter().map(|(end, _)| *end));
         let spans = starts.zip(&self.whole);
         spans.map(|(start, (end, kind))| (&self.bytes[start..*end], *kind == MessageKind::Binary))
@@ -172,7 +183,7 @@ impl Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct MessageId {
     session: SessionId,
-    number: u64,
+    number: u32,
 }
 
 impl fmt::Display for MessageId {
@@ -233,7 +244,7 @@ impl Worker {
         let ids = [Id { id: id.as_bytes(), seq: None }];
         let message = Message {
             path: &speech.path,
-            number: speech.number,
+            number: speech.number.into(),
             context: &held.context,
             channels: self.members.cursors(held.hold).count() as u64,
             // Written from the messages.
@@ -241,7 +252,7 @@ impl Worker {
         };
         let mut packet = Vec::with_capacity(said.bytes.len() + 256);
         let envelope = Envelope::new(&self.config.instance_id, Kind::Message).about(&ids);
-        envelope.write(&mut packet, |fields| message.write(fields, said.messages()));
+        envelope.write(&mut packet, |fields| message.write(fields, said.each()));
         let pending = Pending {
             worker,
             class: Class::Message,
