@@ -86,7 +86,8 @@ impl KeyArgs {
     }
 
     /// How the tokens of these roles are verified: as was said, or with the development keys of a directory. A role that
-    /// the process does not have needs no keys.
+    /// the process does not have needs no keys. A process that has WebSockets, those with the fanout role, can do without
+    /// publishers' keys, but is the better for them: then clients publish by its WebSockets too.
     pub(crate) fn resolve(&self, data_dir: Option<&Path>, roles: Roles) -> Result<Keys, Failure> {
         let (subscriber, publisher) = (self.subscriber()?, self.publisher()?);
         for config in [&subscriber, &publisher].into_iter().flatten() {
@@ -94,8 +95,9 @@ impl KeyArgs {
         }
         let lacks_subscriber = roles.fanout && subscriber.is_none();
         let lacks_publisher = (roles.publish || roles.cleanup) && publisher.is_none();
+        let may_trust_publishers = roles.fanout && data_dir.is_some() && publisher.is_none();
         let mut development = None;
-        if lacks_subscriber || lacks_publisher {
+        if lacks_subscriber || lacks_publisher || may_trust_publishers {
             let missing =
                 if lacks_subscriber { "GATEWAY_JWT_PUBLIC_KEY" } else { "PUBLISH_JWT_SECRET" };
             let data_dir = data_dir.ok_or_else(|| {
@@ -103,8 +105,10 @@ impl KeyArgs {
                     "no keys: set {missing}, or --data-dir for development keys"
                 ))
             })?;
-            let lacking =
-                [(Role::Subscriber, lacks_subscriber), (Role::Publisher, lacks_publisher)];
+            let lacking = [
+                (Role::Subscriber, lacks_subscriber),
+                (Role::Publisher, lacks_publisher || may_trust_publishers),
+            ];
             let roles = lacking.into_iter().filter(|(_, lacks)| *lacks).map(|(role, _)| role);
             let keys = DevKeys::load_or_create(data_dir)?;
             development = Some(Development { keys, roles: roles.collect() });
@@ -113,7 +117,7 @@ impl KeyArgs {
             let keys = development.as_ref().filter(|development| development.roles.contains(&role));
             config.or_else(|| keys.map(|development| development.config(role))).unwrap_or_else(
                 || {
-                    // Not looked at: the process does not have the role.
+                    // The process does not have the role.
                     VerifierConfig { role, issuer: None, audience: None, keys: Vec::new() }
                 },
             )
@@ -268,6 +272,21 @@ mod tests {
         for roles in [Roles::ALL, Roles { cleanup: true, ..Roles::NONE }] {
             assert!(missing(&[secret], roles).contains("PUBLISH_JWT_SECRET"));
         }
+    }
+
+    #[test]
+    fn who_has_websockets_takes_publishers_keys_if_there_are_any() {
+        let fanout = Roles { fanout: true, ..Roles::NONE };
+        let subscriber = "--gateway-jwt-secret=a secret of sixteen bytes or more";
+        let publisher = "--publish-jwt-secret=another secret of sixteen bytes or more";
+        assert!(resolve(&[subscriber], fanout).unwrap().publisher.keys.is_empty());
+        assert_eq!(resolve(&[subscriber, publisher], fanout).unwrap().publisher.keys.len(), 1);
+        let dir = tempfile::tempdir().unwrap();
+        let arguments = ["command", subscriber];
+        let keys = Command::try_parse_from(arguments).unwrap().keys;
+        let keys = keys.resolve(Some(dir.path()), fanout).unwrap();
+        assert_eq!((keys.subscriber.keys.len(), keys.publisher.keys.len()), (1, 1));
+        assert_eq!(keys.development.unwrap().roles, [Role::Publisher]);
     }
 
     #[test]

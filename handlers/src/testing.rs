@@ -28,7 +28,12 @@ const SECRET: &str = "a secret that only tests know, of some length";
 pub(crate) fn verifier_config(role: Role) -> VerifierConfig {
     let material = KeyMaterial::Secret(SecretText::new(SECRET.to_owned()));
     let keys = vec![KeySource { name: "test".to_owned(), material }];
-    VerifierConfig { role, issuer: None, audience: None, keys }
+    VerifierConfig { role, issuer: None, audience: Some(audience(role)), keys }
+}
+
+/// Who has the tokens of a role is told by their audience, as they have one secret.
+fn audience(role: Role) -> String {
+    format!("{role:?}")
 }
 
 /// Checks the tokens of a role.
@@ -44,7 +49,8 @@ pub(crate) fn token(role: Role, org: &str, channels: &[&str]) -> String {
 /// A token that is good for a minute from then on.
 pub(crate) fn token_at(role: Role, org: &str, channels: &[&str], now_s: u64) -> String {
     let key = MintKey::Secret(SecretText::new(SECRET.to_owned()));
-    let minter = Minter::new(MinterConfig { role, issuer: None, audience: None, key }).unwrap();
+    let audience = Some(audience(role));
+    let minter = Minter::new(MinterConfig { role, issuer: None, audience, key }).unwrap();
     minter.mint(&Grant { org: Some(org), channels, ttl_s: 60, now_s }).unwrap()
 }
 
@@ -76,6 +82,8 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
 pub(crate) struct TestStore {
     inner: EmbeddedStore,
     away: Arc<AtomicBool>,
+    corrupt: Arc<AtomicBool>,
+    panicking: Arc<AtomicBool>,
     heads_calls: Arc<AtomicUsize>,
     overtaken: Arc<AtomicUsize>,
     _directory: Arc<tempfile::TempDir>,
@@ -88,6 +96,8 @@ impl TestStore {
         TestStore {
             inner,
             away: Arc::default(),
+            corrupt: Arc::default(),
+            panicking: Arc::default(),
             heads_calls: Arc::default(),
             overtaken: Arc::default(),
             _directory: Arc::new(directory),
@@ -97,6 +107,16 @@ impl TestStore {
     /// Whether all but following fails from now on.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// Whether what it holds makes no sense from now on.
+    pub(crate) fn set_corrupt(&self, corrupt: bool) {
+        self.corrupt.store(corrupt, Ordering::SeqCst);
+    }
+
+    /// Whether asking it for something is a bug from now on.
+    pub(crate) fn set_panicking(&self, panicking: bool) {
+        self.panicking.store(panicking, Ordering::SeqCst);
     }
 
     /// So many of the next appends each find that another one, with the data `faster`, came before.
@@ -110,6 +130,10 @@ impl TestStore {
     }
 
     fn there(&self) -> Result<(), StoreError> {
+        assert!(!self.panicking.load(Ordering::SeqCst), "a bug");
+        if self.corrupt.load(Ordering::SeqCst) {
+            return Err(StoreError::Corrupt("corrupt".to_owned()));
+        }
         let is_away = self.away.load(Ordering::SeqCst);
         if is_away { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(()) }
     }

@@ -129,6 +129,15 @@ pub(crate) fn channel_of_path(rest: &str) -> Option<Result<ChannelName, PathErro
     Some(name())
 }
 
+/// The org that is the rest of a path; `None` if it has another form.
+pub(crate) fn org_of_path(rest: &str) -> Option<Result<String, PathError>> {
+    if rest.is_empty() || rest.contains('/') {
+        return None;
+    }
+    let name = || Ok(ChannelName::new(&percent_decoded(rest)?, "any")?.org().to_owned());
+    Some(name())
+}
+
 /// What is wrong with a name in a path. The text is the body of the 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
@@ -242,6 +251,19 @@ pub(crate) mod tests {
             "Invalid path: a channel is 1 to 128 of A-Z a-z 0-9 _ . : ~ -"
         );
         assert_eq!(name("a.b/c"), Some(Err(PathError::Name(NameError::Org))));
+    }
+
+    #[test]
+    fn paths_name_orgs() {
+        let org = |rest: &str| org_of_path(rest).map(|org| org.map_err(|error| error.to_string()));
+        assert_eq!(org("a%2Dc"), Some(Ok("a-c".to_owned())));
+        assert_eq!(org(""), None);
+        assert_eq!(org("a/b"), None);
+        let wrong = "Invalid path: an org is 1 to 64 of A-Z a-z 0-9 _ -";
+        for other in ["a.b", "a%2Fb", &"o".repeat(65)] {
+            assert_eq!(org(other), Some(Err(wrong.to_owned())), "{other}");
+        }
+        assert_eq!(org("%"), Some(Err("Invalid path: malformed percent-encoding".to_owned())));
     }
 
     #[test]

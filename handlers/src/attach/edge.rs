@@ -14,6 +14,9 @@
 //! sent while it goes on reading; only when that is full does it stop to read. So an edge that is
 //! stuck costs nothing but itself, and in no order of events do the two sides wait for each other.
 //!
+//! **What clients say** on WebSockets that the edge holds is no session: it is answered by a task of
+//! its own ([`hear`]), which nobody but the end of this one breaks off.
+//!
 //! **A request ends in one place**, [`EdgeTask::end`], whoever ends it: its task by itself, a
 //! `cancel` of the edge, a broken rule, the loss of the link. Then its [`Flow`] is told, and its
 //! task is dropped.
@@ -31,6 +34,7 @@ use zhttp::{Envelope, Fields, IDS_MAX, Id, Kind, Packet, Payload, hold};
 use super::feed::{EdgeSender, FeedQueue};
 use super::flow::{Fault, Flow};
 use super::link::{Link, LinkEvent, LinkSender, Refused};
+use super::message::{CLOSE_BUSY, ClientMessages, Reply, close_packet, hear};
 use super::request::{Coming, Request};
 use super::service::{ClosedConnection, Service, serve, tell_closed};
 use super::session::Session;
@@ -99,6 +103,10 @@ pub(super) struct EdgeTask<S> {
     sessions: HashMap<Bytes, InFlight>,
     /// Their requests' tasks; each gives back the session's id.
     tasks: JoinSet<Bytes>,
+    /// Those that answer what clients say.
+    hearings: JoinSet<()>,
+    /// How often the link was lost.
+    losses: watch::Sender<u64>,
     outbox: VecDeque<Bytes>,
 }
 
@@ -119,6 +127,8 @@ impl<S: Service> EdgeTask<S> {
             said_feeds: true,
             sessions: HashMap::new(),
             tasks: JoinSet::new(),
+            hearings: JoinSet::new(),
+            losses: watch::Sender::new(0),
             outbox: VecDeque::new(),
         }
     }
@@ -133,6 +143,7 @@ impl<S: Service> EdgeTask<S> {
                     self.handle_link(event, &mut ticker);
                 }
                 Some(ended) = self.tasks.join_next_with_id() => self.handle_ended(ended),
+                Some(heard) = self.hearings.join_next() => self.handle_heard(heard),
                 sent = send_first(&self.link, &self.outbox), if !self.outbox.is_empty() => {
                     self.handle_sent(&sent);
                 }
@@ -152,7 +163,10 @@ impl<S: Service> EdgeTask<S> {
     fn is_done(&self) -> bool {
         match self.phase {
             Phase::Serving => false,
-            Phase::Leaving => self.sessions.is_empty() && (self.outbox.is_empty() || !self.up),
+            Phase::Leaving => {
+                let is_idle = self.sessions.is_empty() && self.hearings.is_empty();
+                is_idle && (self.outbox.is_empty() || !self.up)
+            }
             Phase::Closing => true,
         }
     }
@@ -176,6 +190,7 @@ impl<S: Service> EdgeTask<S> {
             LinkEvent::Down => {
                 self.set_up(false);
                 self.end_all();
+                self.losses.send_modify(|losses| *losses += 1);
                 self.outbox.clear();
             }
         }
@@ -262,6 +277,10 @@ impl<S: Service> EdgeTask<S> {
                     tracing::debug!(edge = self.sender.id(), %error, "a feed request is dropped");
                 }
             }
+            Kind::Message => match ClientMessages::read(bytes, &packet, self.sender.id()) {
+                Ok(said) => self.begin_hearing(said),
+                Err(error) => self.count_bad("packet", &error),
+            },
             Kind::Closed => match hold::Closed::read(&packet) {
                 Ok(closed) => {
                     let context = Bytes::copy_from_slice(closed.context);
@@ -355,6 +374,32 @@ impl<S: Service> EdgeTask<S> {
             }
         });
         self.sessions.insert(key, InFlight { session, task });
+    }
+
+    /// Begins with what a client has said. What comes twice is done twice, and the edge takes one of
+    /// the answers (H-93).
+    fn begin_hearing(&mut self, said: ClientMessages) {
+        let Shared { from, counters, tuning, .. } = &*self.shared;
+        counters.messages.add(1);
+        let Some(ticket) = Ticket::take(counters, tuning.requests_in_flight_max) else {
+            counters.requests_refused.add(1);
+            return self.outbox.push_back(close_packet(from, &said.id, CLOSE_BUSY, ""));
+        };
+        let reply = Reply {
+            from: Arc::clone(from),
+            link: self.link.clone(),
+            losses: self.losses.subscribe(),
+            counters: Arc::clone(counters),
+            ticket,
+        };
+        self.hearings.spawn(hear(Arc::clone(&self.service), said, reply));
+    }
+
+    fn handle_heard(&self, heard: Result<(), JoinError>) {
+        if let Err(error) = heard {
+            // Not the service, whose panics are caught: a bug of ours. The edge's patience ends.
+            tracing::error!(edge = self.sender.id(), %error, "a message's task failed");
+        }
     }
 
     /// A request's task has ended.

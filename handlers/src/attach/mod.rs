@@ -6,6 +6,7 @@
 //! | file | noun |
 //! | --- | --- |
 //! | `service`, `request`, `response` | what the author sees |
+//! | `message` | what clients of held WebSockets say, and how it is answered |
 //! | `respond` | how a response becomes packets |
 //! | `flow` | the machine of one session: numbers and credits in both directions |
 //! | `session` | a session as the tasks on its two sides share it |
@@ -45,6 +46,7 @@ mod edge;
 mod feed;
 mod flow;
 mod link;
+mod message;
 mod request;
 mod respond;
 mod response;
@@ -70,9 +72,11 @@ pub use feed::{
 pub use link::{
     HIGH_WATER_MARK, LINGER_MAX, Link, LinkError, LinkEvent, LinkSender, MESSAGE_SIZE_MAX, Refused,
 };
+pub use message::{Answer, ClientMessage, ClientMessages, Close, Expires};
 pub use request::{BodyError, Request};
 pub use response::{Body, HeldChannel, Hold, Response};
 pub use service::{ClosedConnection, Service};
+pub(crate) use service::{catch_panic, panic_text};
 pub use stats::AttachStats;
 pub use tuning::{BODY_BYTES_MAX, REQUESTS_MAX};
 
@@ -90,8 +94,9 @@ pub struct AttachConfig {
     /// Base specs of the edges, `ipc://PATH` or `tcp://HOST:PORT`, as the edge's own
     /// `--zclient-stream`. None twice.
     pub edges: Vec<String>,
-    /// What is served: method (`*` is any) and path prefix, which begins with `/`. Empty: no
-    /// requests are wanted.
+    /// What is served: method (`*` is any) and path prefix, which begins with `/`. What clients of
+    /// held WebSockets say has the method `MESSAGE`; see [`Service::message`]. Empty: no requests are
+    /// wanted.
     pub serves: Vec<(String, String)>,
     /// Whether this handler feeds channels; see [`Attached::feed_requests`].
     pub feeds: bool,

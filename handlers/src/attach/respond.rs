@@ -16,7 +16,7 @@ use zhttp::{Fields, Kind, Packet, PacketError};
 
 use super::flow::Gone;
 use super::request::Request;
-use super::response::{Body, Hold, Response};
+use super::response::{Body, Hold, Response, whole_seconds};
 use super::session::Session;
 
 /// The most body that one packet carries, in bytes, whatever the credits: far below the 16 MiB of a
@@ -232,20 +232,17 @@ fn check_hold(
 }
 
 fn write_hold(ext: &mut Fields<'_, '_>, hold: &Hold) {
-    let channels = hold.channels.iter().map(|channel| HoldChannel {
-        name: &channel.name,
-        cursor: channel.cursor,
-        ended: channel.ended,
-    });
-    let expires = hold.expires.map(|after| after.as_millis().div_ceil(1000).max(1));
     let params = HoldParams {
         format: hold.format,
         // Written from the iterator.
         channels: zhttp::hold::Channels::default(),
         keep_alive_ms: u64::try_from(hold.keep_alive.as_millis()).unwrap_or(u64::MAX),
-        expires_s: expires.map_or(0, |seconds| u64::try_from(seconds).unwrap_or(u64::MAX)),
+        expires_s: hold.expires.map_or(0, whole_seconds),
+        expires_code: hold.expires_code,
         context: &hold.context,
         notify: hold.notify,
+        persistent: hold.persistent,
+        messages: &hold.messages,
     };
-    params.write_channels(ext, channels);
+    params.write_channels(ext, hold.channels.iter().map(HoldChannel::from));
 }

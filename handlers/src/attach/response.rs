@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use zhttp::Cursor;
-use zhttp::hold::Format;
+use zhttp::hold::{Format, HoldChannel};
 
 /// What a handler answers.
 #[derive(Debug)]
@@ -42,12 +42,37 @@ pub struct Hold {
     /// A comment or a ping goes out after that long without a write, in whole milliseconds; zero is
     /// never.
     pub keep_alive: Duration,
-    /// The connection is closed after that long, in whole seconds, rounded up.
+    /// The connection is closed after that long, in whole seconds, rounded up; `None` is never.
     pub expires: Option<Duration>,
+    /// With which code a WebSocket is closed then; 0 is the usual one, 1000.
+    pub expires_code: u16,
     /// Handed back with what the edge says about the connection; at most 1024 bytes.
     pub context: Bytes,
     /// The edge is to tell a handler when the connection closes.
     pub notify: bool,
+    /// The connection stays when its channels have ended.
+    pub persistent: bool,
+    /// What the client of a WebSocket says goes to handlers that serve the method `MESSAGE` at this
+    /// path, of at most 64 bytes; see [`Service::message`](super::Service::message). Empty: it may
+    /// say nothing.
+    pub messages: String,
+}
+
+impl Hold {
+    /// A hold that only reads: without keep-alives, an end, a context or messages.
+    pub fn new(format: Format, channels: Vec<HeldChannel>) -> Self {
+        Hold {
+            format,
+            channels,
+            keep_alive: Duration::ZERO,
+            expires: None,
+            expires_code: 0,
+            context: Bytes::new(),
+            notify: false,
+            persistent: false,
+            messages: String::new(),
+        }
+    }
 }
 
 /// What a held connection reads.
@@ -66,6 +91,17 @@ impl HeldChannel {
     pub fn new(name: impl Into<String>, cursor: Cursor) -> Self {
         HeldChannel { name: name.into(), cursor, ended: false }
     }
+}
+
+impl<'a> From<&'a HeldChannel> for HoldChannel<'a> {
+    fn from(HeldChannel { name, cursor, ended }: &'a HeldChannel) -> Self {
+        HoldChannel { name, cursor: *cursor, ended: *ended }
+    }
+}
+
+/// A time in whole seconds as packets have it: rounded up, and at least one, as 0 says "never".
+pub(super) fn whole_seconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)
 }
 
 impl Response {

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct AttachStats {
     /// Edges that are connected.
     pub links_up: u64,
-    /// Requests that have come and were not answered to the end.
+    /// Requests that have come and were not answered to the end. A `message`, with what the client
+    /// of a held WebSocket says, is one here, and wherever it is not said otherwise.
     pub requests_in_flight: u64,
-    /// Requests that have come.
+    /// Requests that have come, without messages.
     pub requests_total: u64,
-    /// Requests that were answered with 503, as too many were in flight.
+    /// Messages that have come.
+    pub messages_total: u64,
+    /// Requests that were refused, as too many were in flight.
     pub requests_refused_total: u64,
     /// Requests whose service panicked.
     pub requests_panicked_total: u64,
@@ -47,6 +50,7 @@ pub(super) struct Counters {
     pub(super) links_up: Counter,
     requests_in_flight: Counter,
     pub(super) requests: Counter,
+    pub(super) messages: Counter,
     pub(super) requests_refused: Counter,
     pub(super) requests_panicked: Counter,
     pub(super) requests_gone: Counter,
@@ -60,6 +64,7 @@ impl Counters {
             links_up: self.links_up.value(),
             requests_in_flight: self.requests_in_flight.value(),
             requests_total: self.requests.value(),
+            messages_total: self.messages.value(),
             requests_refused_total: self.requests_refused.value(),
             requests_panicked_total: self.requests_panicked.value(),
             requests_gone_total: self.requests_gone.value(),

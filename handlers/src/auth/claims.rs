@@ -88,6 +88,22 @@ impl Claims {
     }
 }
 
+impl Claims {
+    /// Whether whoever has these may do all that the bearer of `other` may. When they expire is not
+    /// looked at.
+    pub fn covers(&self, other: &Claims) -> bool {
+        let is_org_covered = self.org.is_none() || self.org == other.org;
+        let are_channels_covered = match (&self.channels, &other.channels) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(others)) => {
+                others.iter().all(|other| own.iter().any(|own| own.covers(other)))
+            }
+        };
+        is_org_covered && are_channels_covered
+    }
+}
+
 impl From<RawClaims> for Claims {
     fn from(raw: RawClaims) -> Self {
         let one = raw.channel_id.iter().map(|name| ChannelPattern::exact(name));
@@ -132,6 +148,18 @@ impl ChannelPattern {
         ChannelPattern::Exact(canonical_channel(name).into_owned())
     }
 
+    /// Whether it covers every channel that the other one covers.
+    fn covers(&self, other: &ChannelPattern) -> bool {
+        match (self, other) {
+            (ChannelPattern::Exact(own), ChannelPattern::Exact(other)) => own == other,
+            (ChannelPattern::Exact(_), ChannelPattern::Prefix(_)) => false,
+            (
+                ChannelPattern::Prefix(own),
+                ChannelPattern::Exact(other) | ChannelPattern::Prefix(other),
+            ) => other.starts_with(own.as_str()),
+        }
+    }
+
     /// Whether it covers a channel, in whatever spelling.
     pub fn matches(&self, channel: &str) -> bool {
         let channel = canonical_channel(channel);
@@ -144,6 +172,8 @@ impl ChannelPattern {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -164,6 +194,73 @@ mod tests {
         assert!(matches(&uuid.to_uppercase(), uuid));
         assert!(matches(uuid, &uuid.replace('-', "")));
         assert!(matches("97f58c19-*", &uuid.to_uppercase()));
+    }
+
+    #[test]
+    fn one_token_covers_another() {
+        let claims = |org: Option<&str>, channels: Option<&[&str]>| Claims {
+            org: org.map(str::to_owned),
+            channels: channels.map(|channels| {
+                channels.iter().map(|text| ChannelPattern::from_claim(text)).collect()
+            }),
+            subject: None,
+            expires_s: 0,
+        };
+        let every = claims(None, None);
+        let in_7 = |channels: &[&str]| claims(Some("7"), Some(channels));
+        for (wider, narrower) in [
+            (every.clone(), every.clone()),
+            (every.clone(), in_7(&["a"])),
+            (claims(Some("7"), None), in_7(&["a", "*"])),
+            (in_7(&["a", "b"]), in_7(&["b"])),
+            (in_7(&["a*"]), in_7(&["a", "ab", "ab*", "a*"])),
+            (in_7(&["*"]), in_7(&["x*", "y"])),
+            (in_7(&[]), in_7(&[])),
+            (in_7(&["A7F58C19CE384C6B8A5B47F3405691F0"]), {
+                in_7(&["a7f58c19-ce38-4c6b-8a5b-47f3405691f0"])
+            }),
+        ] {
+            assert!(wider.covers(&narrower), "{wider:?} {narrower:?}");
+        }
+        for (narrower, wider) in [
+            (in_7(&["a"]), every.clone()),
+            (in_7(&["*"]), claims(Some("7"), None)),
+            (claims(Some("7"), None), claims(None, None)),
+            (claims(Some("7"), None), claims(Some("8"), None)),
+            (in_7(&["a", "b"]), in_7(&["a", "b", "c"])),
+            (in_7(&["ab*"]), in_7(&["a*"])),
+            (in_7(&["a"]), in_7(&["a*"])),
+            (in_7(&["ab*"]), in_7(&["a"])),
+            (in_7(&[]), in_7(&["a"])),
+        ] {
+            assert!(!narrower.covers(&wider), "{narrower:?} {wider:?}");
+        }
+    }
+
+    proptest! {
+        /// What `covers` says is so for each channel.
+        #[test]
+        fn who_covers_another_may_read_all_that_it_may(
+            own in patterns_of_claims(), other in patterns_of_claims(), channel in "[ab]{1,3}",
+        ) {
+            let claims = |channels: Option<Vec<String>>| Claims {
+                org: None,
+                channels: channels.map(|channels| {
+                    channels.iter().map(|text| ChannelPattern::from_claim(text)).collect()
+                }),
+                subject: None,
+                expires_s: 0,
+            };
+            let (own, other) = (claims(own), claims(other));
+            if own.covers(&other) && other.authorize("7", &[&channel]).is_ok() {
+                prop_assert!(own.authorize("7", &[&channel]).is_ok());
+            }
+            prop_assert!(own.covers(&own));
+        }
+    }
+
+    fn patterns_of_claims() -> impl Strategy<Value = Option<Vec<String>>> {
+        prop::option::of(prop::collection::vec("[ab]{0,2}[*]?", 0..4))
     }
 
     #[test]

@@ -174,6 +174,22 @@ pub fn decode(
     }
 }
 
+/// Decodes one message that stands in a JSON object, perhaps beside members that mean something else;
+/// otherwise like [`decode`].
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn decode_json(
+    channel: &str,
+    text: &[u8],
+    message_bytes_max: usize,
+    mut new_id: impl FnMut() -> Uuid,
+) -> Result<PublishItem, EventError> {
+    let text = within_message_size(text, message_bytes_max)?;
+    json_item(&canonical_channel(channel), text, &mut new_id)
+}
+
 /// The protobuf form of one message. `channel_id` is required: without this, an empty body, which
 /// is a valid proto3 message, would be published as an event.
 fn protobuf_item(

@@ -4,7 +4,8 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `params`, `subscribe` | a subscriber's request becomes a hold, and the connection the edge's |
-//! | `history` | the same log as JSON, with long polls |
+//! | `place` | where a reader begins |
+//! | `history`, `pages` | the same log as JSON, with long polls |
 //! | `heads` | reads heads, for all who ask at once |
 //! | `feeder`, `table` | what is appended goes to the edges whose clients read it |
 //! | `following`, `ranges` | what the feeder must not wait for |
@@ -20,7 +21,9 @@ mod heads;
 mod history;
 mod lost;
 mod packets;
+mod pages;
 mod params;
+mod place;
 mod ranges;
 mod subscribe;
 mod table;
@@ -34,8 +37,13 @@ pub(crate) use self::feeder::{EdgeSink, Feeder, FeederHandle, Input};
 pub(crate) use self::history::PREFIX as CHANNELS_PREFIX;
 pub(crate) use self::subscribe::PREFIX as EVENTS_PREFIX;
 
-use self::heads::HeadsReader;
+pub(crate) use self::heads::HeadsReader;
 use self::history::History;
+pub(crate) use self::pages::{
+    EVENT_OVERHEAD_BYTES_MAX, LIMIT_DEFAULT, LIMIT_MAX, PAGE_OVERHEAD_BYTES_MAX, Pages,
+};
+pub(crate) use self::params::Start;
+pub(crate) use self::place::{Place, Placer};
 use self::subscribe::Subscribe;
 use crate::attach::Response;
 use crate::auth::Verifier;
@@ -71,20 +79,26 @@ impl<S: Store, E: EdgeSink> Fanout<S, E> {
         let stats = Arc::new(FeederStats::default());
         let feeder =
             Feeder::start(store.clone(), heads.clone(), (from, retention), Arc::clone(&stats));
-        let subscribe = Subscribe {
-            store: store.clone(),
-            verifier: verifier.clone(),
-            heads,
-            retention,
-            close_at_expiry,
-        };
-        let history = History { store, verifier, feeder: feeder.clone(), draining };
+        let pages = Pages(store.clone());
+        let placer = Placer { store, heads, retention };
+        let subscribe = Subscribe { placer, verifier: verifier.clone(), close_at_expiry };
+        let history = History { pages, verifier, feeder: feeder.clone(), draining };
         Fanout { subscribe, history, feeder, stats }
     }
 
     /// Where edges' requests for events go.
     pub(crate) fn feeder(&self) -> &FeederHandle<E> {
         &self.feeder
+    }
+
+    /// What says where readers begin.
+    pub(crate) fn placer(&self) -> &Placer<S> {
+        &self.subscribe.placer
+    }
+
+    /// What reads history.
+    pub(crate) fn pages(&self) -> &Pages<S> {
+        &self.history.pages
     }
 
     /// What the feeder did so far.

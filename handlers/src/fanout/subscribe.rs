@@ -4,22 +4,8 @@
 //! (`zhttp-spec/hold.md` §3). From then on no handler knows of the connection: events come to it
 //! from whichever feeder the edge asks.
 //!
-//! # Where a reader is put
-//!
-//! [`place`] decides it for each channel, from the cursor that the client named and the channel's
-//! head:
-//!
-//! | the client | the channel | it begins |
-//! | --- | --- | --- |
-//! | names none | | before the oldest event that is kept |
-//! | says `$` | | at the head, also if that is an END: what comes then is a new epoch. It is told the id |
-//! | has the END | has ended | not at all: it has everything. If that is so for all its channels, 204 |
-//! | is beyond the head | has lost its tail | there: the log goes on beyond what it lost ([`mend_if_torn`]), and the edge tells it of the gap |
-//! | is beyond the head | is there | at the head, and is told of a gap: its log is gone. Closed behind that if the head is an END |
-//! | names any other | | there. If that is before what is kept, the edge tells it of the gap |
-//!
-//! A cursor in a channel that is unknown is kept: should the channel be made anew, its reader is
-//! told of the gap. Only a cursor from the future is not, as it would match no event ever.
+//! Where it begins in each channel is decided in [`place`](super::place). A client that has the END of
+//! all its channels gets a 204, which stops an EventSource: nothing follows.
 //!
 //! # While the store is away
 //!
@@ -34,13 +20,11 @@ use std::time::Duration;
 use zhttp::Cursor;
 use zhttp::hold::Format;
 
-use super::heads::HeadsReader;
-use super::lost::{LostTail, mend_if_torn};
 use super::params::{Start, Subscription};
+use super::place::{Place, Placer};
 use crate::attach::{HeldChannel, Hold, Response};
 use crate::auth::{AuthError, LEEWAY_S, Verifier};
-use crate::control::gap_data;
-use crate::store::{ChannelName, GapReason, Head, Retention, Store, StoreError};
+use crate::store::{ChannelName, Store};
 use crate::web::{self, RequestHead};
 
 /// Where the route begins.
@@ -55,10 +39,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long an EventSource waits before it connects again, in milliseconds.
 const RETRY_MS: u32 = 500;
 
-/// How far ahead of our clock a cursor's epoch may lie, in milliseconds: clocks differ, and epochs
-/// run ahead of them if a channel ends more than a thousand times in a second.
-const EPOCH_AHEAD_MAX_MS: u64 = 24 * 60 * 60 * 1000;
-
 /// Bytes of gaps that are told in the response itself: with the rest of it they fit the 8 KiB that
 /// an edge takes in one packet. Channels whose gap has no room begin at [`BEFORE_ALL_LOGS`].
 const GAP_BYTES_MAX: usize = 4096;
@@ -70,11 +50,8 @@ const BEFORE_ALL_LOGS: Cursor = Cursor::new(1, 0);
 /// Answers subscribers.
 #[derive(Debug)]
 pub(crate) struct Subscribe<S> {
-    pub(crate) store: S,
+    pub(crate) placer: Placer<S>,
     pub(crate) verifier: Verifier,
-    pub(crate) heads: HeadsReader,
-    /// How long its own events are kept.
-    pub(crate) retention: Retention,
     /// Whether a connection is closed when its token has expired.
     pub(crate) close_at_expiry: bool,
 }
@@ -110,8 +87,10 @@ impl<S: Store> Subscribe<S> {
         let expires = self
             .close_at_expiry
             .then(|| Duration::from_secs((expires_s + LEEWAY_S).saturating_sub(now_s).max(1)));
-        match self.read_heads(&subscription).await {
-            Ok(heads) => placed(&subscription, &heads, now_ms, expires),
+        let in_channel = |name: &ChannelName| (name.clone(), subscription.start.in_channel(name));
+        let wanted: Vec<_> = subscription.channels.iter().map(in_channel).collect();
+        match self.placer.places(&wanted, now_ms).await {
+            Ok(places) => placed(&subscription, &places, expires),
             Err(error) => {
                 tracing::warn!(%error, "a subscriber came while the store is away");
                 if asks_for_events(head) {
@@ -121,22 +100,6 @@ impl<S: Store> Subscribe<S> {
                 }
             }
         }
-    }
-
-    /// The heads of its channels. If it is beyond one, and that log has lost its tail, the log has gone
-    /// on when this returns.
-    async fn read_heads(&self, subscription: &Subscription) -> Result<Vec<Head>, StoreError> {
-        let channels = &subscription.channels;
-        let heads = self.heads.read(channels.clone()).await?;
-        let mut is_old = false;
-        for (channel, &head) in channels.iter().zip(&heads) {
-            let Start::After(seen) = subscription.start.in_channel(channel) else { continue };
-            if head.id != Cursor::START && seen > head.id {
-                let lost = LostTail { channel: channel.clone(), head, seen };
-                is_old |= mend_if_torn(&self.store, self.retention, lost).await?;
-            }
-        }
-        if is_old { self.heads.read(channels.clone()).await } else { Ok(heads) }
     }
 
     /// Until when the token is good, in seconds since 1970.
@@ -157,54 +120,14 @@ fn asks_for_events(head: &RequestHead<'_>) -> bool {
     types.map(essence).any(|one| one.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
 
-/// Where a reader begins in one channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) cursor: Cursor,
-    /// The cursor that it came with, which fits no event of this log.
-    pub(super) lost: Option<Cursor>,
-    /// It has everything, and nothing follows.
-    pub(super) finished: bool,
-}
-
-/// See "Where a reader is put" above.
-pub(super) fn place(start: &Start, head: Head, now_ms: u64) -> Place {
-    let at = |cursor| Place { cursor, lost: None, finished: false };
-    let after = match start {
-        Start::Oldest | Start::Composite(_) => return at(head.oldest_prev),
-        Start::Now => return at(head.id),
-        Start::After(cursor) => *cursor,
-    };
-    let is_known = head.id != Cursor::START;
-    let is_from_the_future = after.epoch > now_ms.saturating_add(EPOCH_AHEAD_MAX_MS);
-    if (is_known && after > head.id) || (!is_known && is_from_the_future) {
-        return Place { cursor: head.id, lost: Some(after), finished: head.ended };
-    }
-    Place { finished: is_known && head.ended && after == head.id, ..at(after) }
-}
-
-/// The first event that a reader can get who was put at the head of a log that has not ended.
-pub(super) fn next_after(head: Cursor) -> Cursor {
-    if head == Cursor::START { head } else { head.plus(1) }
-}
-
-fn placed(
-    subscription: &Subscription,
-    heads: &[Head],
-    now_ms: u64,
-    expires: Option<Duration>,
-) -> Response {
-    let start = |channel| subscription.start.in_channel(channel);
-    let of_all = subscription.channels.iter().zip(heads);
-    let places: Vec<Place> =
-        of_all.map(|(channel, head)| place(&start(channel), *head, now_ms)).collect();
+fn placed(subscription: &Subscription, places: &[Place], expires: Option<Duration>) -> Response {
     if places.iter().all(|place| place.finished && place.lost.is_none()) {
         return Response::new(204);
     }
     let mut channels: Vec<HeldChannel> = subscription
         .channels
         .iter()
-        .zip(&places)
+        .zip(places)
         .map(|(channel, place)| HeldChannel {
             name: channel.to_string(),
             cursor: place.cursor,
@@ -213,9 +136,8 @@ fn placed(
         .collect();
     let mut gaps = Vec::new();
     let mut gap_bytes = 0;
-    for ((channel, place), hold) in subscription.channels.iter().zip(&places).zip(&mut channels) {
-        let Some(lost) = place.lost else { continue };
-        let gap = gap_data(channel, lost, next_after(place.cursor), GapReason::Recreated);
+    for ((channel, place), hold) in subscription.channels.iter().zip(places).zip(&mut channels) {
+        let Some(gap) = place.gap(channel) else { continue };
         gap_bytes += gap.len();
         if gap_bytes <= GAP_BYTES_MAX {
             gaps.push(gap);
@@ -257,14 +179,7 @@ fn unplaced(subscription: &Subscription, expires: Option<Duration>) -> Response 
 }
 
 fn hold(channels: Vec<HeldChannel>, expires: Option<Duration>) -> Hold {
-    Hold {
-        format: Format::Sse,
-        channels,
-        keep_alive: KEEP_ALIVE,
-        expires,
-        context: bytes::Bytes::new(),
-        notify: false,
-    }
+    Hold { keep_alive: KEEP_ALIVE, expires, ..Hold::new(Format::Sse, channels) }
 }
 
 fn stream_start() -> String {

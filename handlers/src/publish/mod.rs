@@ -25,11 +25,14 @@ use uuid::Uuid;
 pub use self::lanes::{LANES, RETRY_MAX};
 pub use self::outcomes::{OUTCOMES_LOG_INTERVAL, Outcome, Outcomes};
 
+pub(crate) use self::answer::Refusal;
 use self::answer::{Refused, Stored};
 use self::lanes::{Job, Lanes};
 use crate::attach::{BodyError, Response};
 use crate::auth::{AuthError, Verifier, bearer};
-use crate::event::{BATCH_BYTES_MAX, Decoded, EventError, Format, PublishItem, decode};
+use crate::event::{
+    BATCH_BYTES_MAX, Decoded, EventError, Format, PublishItem, decode, decode_json,
+};
 use crate::roles::Limits;
 use crate::store::{
     AppendError, Appended, ChannelName, Conditions, EventKind, NewEvent, Store, StoreError,
@@ -60,11 +63,34 @@ pub(crate) struct Admission {
 }
 
 /// When a publisher is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ack {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ack {
     /// When its message is stored.
+    #[default]
     Stored,
     /// When its message is good, and has a place in the queue.
+    Accepted,
+}
+
+impl Ack {
+    /// What a publisher writes; nothing else is right.
+    pub(crate) const NAMES: &str = "stored or accepted";
+
+    /// The one of that name.
+    pub(crate) fn parse(name: &str) -> Option<Ack> {
+        match name {
+            "stored" => Some(Ack::Stored),
+            "accepted" => Some(Ack::Accepted),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a message that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    Stored(Appended),
+    /// It will be, some time after this.
     Accepted,
 }
 
@@ -159,8 +185,8 @@ impl<S: Store> Publisher<S> {
             Err(error) => return self.refused(error),
         };
         match (admission.ack, decoded) {
-            (Ack::Accepted, Decoded::One(item)) => self.accept(admission, vec![Ok(item)]),
-            (Ack::Accepted, Decoded::Batch(items)) => self.accept(admission, items),
+            (Ack::Accepted, Decoded::One(item)) => self.answer_accept(admission, vec![Ok(item)]),
+            (Ack::Accepted, Decoded::Batch(items)) => self.answer_accept(admission, items),
             (Ack::Stored, Decoded::One(item)) => {
                 let stored = self.append(admission, item).await.map_err(Refused::Append);
                 answer::one(&stored, self.limits.rate)
@@ -169,6 +195,53 @@ impl<S: Store> Publisher<S> {
                 answer::batch(&self.append_all(admission, items).await, self.limits.rate)
             }
         }
+    }
+
+    /// Publishes one message, as JSON in an object that may have other members too; `new_id` is its id
+    /// unless it has one. The caller has seen that its sender may do so.
+    ///
+    /// # Errors
+    ///
+    /// What its sender is to be told.
+    pub(crate) async fn publish_one(
+        &self,
+        channel: ChannelName,
+        (expect, ack): (Option<u64>, Ack),
+        text: &[u8],
+        new_id: Uuid,
+    ) -> Result<Published, Refusal> {
+        let max = self.limits.message_bytes_max;
+        let decoded = decode_json(channel.channel(), text, max, || new_id);
+        let published = match decoded {
+            Err(error) => {
+                self.outcomes.count(Outcome::Invalid, error.reason());
+                Err(Refused::Event(error))
+            }
+            Ok(item) => {
+                let admission = Admission { channel, format: Format::Json, expect, ack };
+                match ack {
+                    Ack::Stored => {
+                        let stored = self.append(&admission, item).await;
+                        stored.map(Published::Stored).map_err(Refused::Append)
+                    }
+                    Ack::Accepted => {
+                        let accepted = self.accept(&admission, vec![Ok(item)]);
+                        accepted.map(|()| Published::Accepted)
+                    }
+                }
+            }
+        };
+        published.map_err(|refused| refused.refusal(self.limits.rate))
+    }
+
+    /// Counts a message that was refused before it came here.
+    pub(crate) fn count_invalid(&self, reason: &'static str) {
+        self.outcomes.count(Outcome::Invalid, reason);
+    }
+
+    /// Counts a message that was not tried, as its sender could not be kept waiting any longer.
+    pub(crate) fn count_unavailable(&self) {
+        self.outcomes.count(Outcome::Internal, "store");
     }
 
     /// Appends the messages of a batch one after the other. Once the store is found to be away, the
@@ -215,11 +288,23 @@ impl<S: Store> Publisher<S> {
     }
 
     /// Takes the good messages into the queue, and answers 202; 503 if there is no room for all.
-    fn accept(
+    fn answer_accept(
         &self,
         admission: &Admission,
         items: Vec<Result<PublishItem, EventError>>,
     ) -> Response {
+        match self.accept(admission, items) {
+            Ok(()) => Response::new(202),
+            Err(refused) => answer::one(&Err(refused), None),
+        }
+    }
+
+    /// Takes the good messages into the queue, if there is room for all.
+    fn accept(
+        &self,
+        admission: &Admission,
+        items: Vec<Result<PublishItem, EventError>>,
+    ) -> Result<(), Refused> {
         let mut jobs = Vec::with_capacity(items.len());
         for item in items {
             match item {
@@ -228,13 +313,10 @@ impl<S: Store> Publisher<S> {
             }
         }
         let count = jobs.len();
-        match self.lanes.accept(jobs) {
-            Ok(()) => Response::new(202),
-            Err(lanes::Full) => {
-                (0..count).for_each(|_| self.outcomes.count(Outcome::Internal, "queue_full"));
-                web::unavailable("Too many accepted messages wait")
-            }
-        }
+        self.lanes.accept(jobs).map_err(|lanes::Full| {
+            (0..count).for_each(|_| self.outcomes.count(Outcome::Internal, "queue_full"));
+            Refused::Full
+        })
     }
 
     fn job(&self, admission: &Admission, item: PublishItem) -> Job {
@@ -289,11 +371,8 @@ fn expect_of(head: &RequestHead<'_>) -> Result<Option<u64>, String> {
 
 fn ack_of(head: &RequestHead<'_>) -> Result<Ack, String> {
     let value = head.parameter("ack").map_err(|error| error.to_string())?;
-    match value.as_deref() {
-        None | Some("stored") => Ok(Ack::Stored),
-        Some("accepted") => Ok(Ack::Accepted),
-        Some(_) => Err("Invalid ack: stored or accepted".to_owned()),
-    }
+    let Some(value) = value else { return Ok(Ack::default()) };
+    Ack::parse(&value).ok_or_else(|| format!("Invalid ack: {}", Ack::NAMES))
 }
 
 /// What a whole request comes to, given its body: both steps without an edge between them.

@@ -25,7 +25,8 @@ pub struct RolesConfig {
     pub roles: Roles,
     /// Whose tokens may read; looked at if the process has the fanout role.
     pub subscriber: VerifierConfig,
-    /// Whose tokens may publish and delete; looked at if it has the publish or the cleanup role.
+    /// Whose tokens may publish and delete; looked at if it has the publish or the cleanup role. One with
+    /// the fanout role may have no such keys: then nobody publishes by its WebSockets.
     pub publisher: VerifierConfig,
     /// Sizes, rates and times.
     pub limits: Limits,

@@ -22,16 +22,15 @@ pub use self::config::{CLEANUP_GRACE, Limits, Roles, RolesConfig};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use self::service::{RolesService, serves};
 use crate::attach::{AttachConfig, AttachError, AttachStats, Attached, EdgeSender, FeedRequests};
-use crate::auth::{KeyError, Verifier};
-use crate::cleanup::{Cleaner, Delete};
-use crate::fanout::{Fanout, FanoutConfig, FeederHandle, FeederStats, Input};
+use crate::auth::KeyError;
+use crate::cleanup::Cleaner;
+use crate::fanout::{FeederHandle, FeederStats, Input};
 use crate::health::{Health, Links};
 use crate::publish::{Outcomes, Publisher};
 use crate::store::Store;
@@ -87,36 +86,13 @@ impl<S: Store> Handlers<S> {
     /// If the configuration cannot be right. Edges that are not there are waited for, and so is the
     /// store.
     pub async fn start(config: RolesConfig, store: S) -> Result<Self, StartError> {
-        let RolesConfig { id, edges, roles, subscriber, publisher, limits, requests_max } = config;
         let health = Health::new();
-        let publishes = roles.publish || roles.cleanup;
-        let publisher = publishes.then(|| Verifier::new(publisher)).transpose()?;
-        let subscriber = roles.fanout.then(|| Verifier::new(subscriber)).transpose()?;
-
-        let fanout = subscriber.map(|verifier| {
-            let from = Bytes::from(id.clone().into_bytes());
-            let (draining, close_at_expiry) = (health.draining(), limits.close_at_expiry);
-            let retention = limits.retention();
-            let config = FanoutConfig { verifier, close_at_expiry, from, retention, draining };
-            Fanout::<S, EdgeSender>::start(store.clone(), config)
-        });
-        let feeder = fanout.as_ref().map(|fanout| fanout.feeder().clone());
-        let feeder_stats = fanout.as_ref().map(|fanout| Arc::clone(fanout.stats()));
-        let delete = publisher.clone().filter(|_| roles.cleanup).map(|verifier| Delete {
-            store: store.clone(),
-            verifier,
-            limits,
-        });
-        let publisher = publisher
-            .filter(|_| roles.publish)
-            .map(|verifier| Arc::new(Publisher::new(store.clone(), verifier, limits)));
-
-        let service = RolesService {
-            health: Arc::clone(&health),
-            publish: publisher.clone(),
-            fanout,
-            delete,
-        };
+        let service = RolesService::start(&config, &store, Arc::clone(&health))?;
+        let RolesConfig { id, edges, roles, limits, requests_max, .. } = config;
+        let fanout = service.fanout.as_ref();
+        let feeder = fanout.map(|fanout| fanout.feeder().clone());
+        let feeder_stats = fanout.map(|fanout| Arc::clone(fanout.stats()));
+        let publisher = service.publisher().cloned();
         let edges_total = edges.len();
         let serves = serves(roles);
         let feeds = roles.fanout;
@@ -184,7 +160,7 @@ impl<S: Store> Handlers<S> {
         self.feeder_stats.as_deref()
     }
 
-    /// What became of the messages that were to be published, if the process has that role.
+    /// What became of the messages that were to be published, if the process takes any.
     pub fn outcomes(&self) -> Option<&Outcomes> {
         self.publisher.as_ref().map(|publisher| &**publisher.outcomes())
     }

@@ -8,12 +8,16 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Roles;
-use crate::attach::{EdgeSender, Request, Response, Service};
+use bytes::Bytes;
+
+use super::{Roles, RolesConfig, StartError};
+use crate::attach::{Answer, ClientMessages, EdgeSender, Request, Response, Service};
+use crate::auth::Verifier;
 use crate::cleanup::Delete;
-use crate::fanout::{CHANNELS_PREFIX, EVENTS_PREFIX, Fanout};
+use crate::fanout::{CHANNELS_PREFIX, EVENTS_PREFIX, Fanout, FanoutConfig};
 use crate::health::Health;
 use crate::publish::{self, Publisher};
+use crate::socket::{self, Sockets, Tokens};
 use crate::store::Store;
 use crate::web::{self, RequestHead};
 
@@ -26,12 +30,16 @@ const READYZ: &str = "/readyz";
 /// The methods of `/channels/`, whoever answers them.
 const CHANNELS_METHODS: &str = "GET, DELETE, OPTIONS";
 
+/// The code of the close when something of ours failed (RFC 6455 §7.4.1).
+const CLOSE_INTERNAL: u16 = 1011;
+
 /// The roles of one process, as a service.
 pub(crate) struct RolesService<S> {
     pub(crate) health: Arc<Health>,
     pub(crate) publish: Option<Arc<Publisher<S>>>,
     pub(crate) fanout: Option<Fanout<S, EdgeSender>>,
     pub(crate) delete: Option<Delete<S>>,
+    pub(crate) sockets: Option<Arc<Sockets<S>>>,
 }
 
 /// The methods and path prefixes of these roles.
@@ -42,6 +50,7 @@ pub(crate) fn serves(roles: Roles) -> Vec<(String, String)> {
     }
     if roles.fanout {
         serves.extend([("*", EVENTS_PREFIX), ("GET", CHANNELS_PREFIX)]);
+        serves.extend([("GET", socket::PREFIX), (socket::SAID_METHOD, socket::PREFIX)]);
     }
     if roles.cleanup {
         serves.push(("DELETE", CHANNELS_PREFIX));
@@ -50,6 +59,56 @@ pub(crate) fn serves(roles: Roles) -> Vec<(String, String)> {
         serves.push(("OPTIONS", CHANNELS_PREFIX));
     }
     serves.into_iter().map(|(method, prefix)| (method.to_owned(), prefix.to_owned())).collect()
+}
+
+impl<S: Store> RolesService<S> {
+    /// Starts the roles that the configuration names. Must be called within a tokio runtime.
+    pub(crate) fn start(
+        config: &RolesConfig,
+        store: &S,
+        health: Arc<Health>,
+    ) -> Result<Self, StartError> {
+        let RolesConfig { roles, limits, .. } = *config;
+        // Who comes by a WebSocket publishes in whichever process has sockets, if that knows its keys.
+        let sockets_publish = roles.fanout && !config.publisher.keys.is_empty();
+        let knows_publishers = roles.publish || roles.cleanup || sockets_publish;
+        let verifier = || Verifier::new(config.publisher.clone());
+        let publishers = knows_publishers.then(verifier).transpose()?;
+        let verifier = || Verifier::new(config.subscriber.clone());
+        let subscribers = roles.fanout.then(verifier).transpose()?;
+
+        let publisher = publishers.clone().filter(|_| roles.publish || sockets_publish);
+        let publisher =
+            publisher.map(|verifier| Arc::new(Publisher::new(store.clone(), verifier, limits)));
+        let fanout = subscribers.clone().map(|verifier| {
+            let config = FanoutConfig {
+                verifier,
+                close_at_expiry: limits.close_at_expiry,
+                from: Bytes::from(config.id.clone().into_bytes()),
+                retention: limits.retention(),
+                draining: health.draining(),
+            };
+            Fanout::start(store.clone(), config)
+        });
+        let sockets = fanout.as_ref().zip(subscribers).map(|(fanout, subscriber)| {
+            Arc::new(Sockets {
+                tokens: Tokens { subscriber, publisher: publishers.clone() },
+                placer: fanout.placer().clone(),
+                pages: fanout.pages().clone(),
+                publisher: publisher.clone(),
+            })
+        });
+        let delete = publishers.filter(|_| roles.cleanup);
+        let delete = delete.map(|verifier| Delete { store: store.clone(), verifier, limits });
+        let publish = publisher.filter(|_| roles.publish);
+        Ok(RolesService { health, publish, fanout, delete, sockets })
+    }
+
+    /// Who publishes here, by whatever way messages come.
+    pub(crate) fn publisher(&self) -> Option<&Arc<Publisher<S>>> {
+        let of_sockets = || self.sockets.as_ref().and_then(|sockets| sockets.publisher.as_ref());
+        self.publish.as_ref().or_else(of_sockets)
+    }
 }
 
 impl<S: Store> Service for RolesService<S> {
@@ -61,9 +120,23 @@ impl<S: Store> Service for RolesService<S> {
             _ if path.starts_with(publish::PREFIX) => self.publish(request).await,
             _ if path.starts_with(EVENTS_PREFIX) => self.subscribe(&request).await,
             _ if path.starts_with(CHANNELS_PREFIX) => self.channel(&request).await,
+            _ if path.starts_with(socket::PREFIX) => self.open(&request),
             _ => web::not_found(),
         };
         web::with_cors(response)
+    }
+
+    async fn message(&self, said: ClientMessages) -> Answer {
+        let Some(sockets) = self.sockets.clone() else {
+            return Answer::close(CLOSE_INTERNAL, "");
+        };
+        // What is published must not be half done, also if the process has no more time: so it is done
+        // in a task of its own.
+        let doing = tokio::spawn(async move { sockets.message(&said, now_ms()).await });
+        doing.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what a client said was broken off");
+            Answer::close(CLOSE_INTERNAL, "")
+        })
     }
 }
 
@@ -91,6 +164,12 @@ impl<S: Store> RolesService<S> {
     async fn subscribe(&self, request: &Request) -> Response {
         let Some(fanout) = &self.fanout else { return web::not_found() };
         fanout.subscribe(&RequestHead::from(request), request.can_hold(), now_ms()).await
+    }
+
+    fn open(&self, request: &Request) -> Response {
+        let Some(sockets) = &self.sockets else { return web::not_found() };
+        let can = (request.is_websocket(), request.can_hold());
+        sockets.handshake(&RequestHead::from(request), can, now_ms())
     }
 
     async fn channel(&self, request: &Request) -> Response {

@@ -9,6 +9,7 @@ mod bodies;
 mod edge;
 mod feeds;
 mod lifecycle;
+mod messages;
 mod requests;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::session::KeepAlive;
 use super::tuning::Tuning;
 use super::{AttachConfig, Attached, FeedRequest, FeedRequests, Request, Response, Service};
-use edge::FakeEdge;
+use edge::{FakeEdge, Got};
 
 /// Nothing takes longer, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(60);

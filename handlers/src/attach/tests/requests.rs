@@ -167,13 +167,13 @@ async fn a_lost_packet_ends_the_session() {
 }
 
 fn hold() -> Hold {
+    let channels = vec![HeldChannel::new("acme:news", Cursor::new(1_736_467_200_000, 2))];
     Hold {
-        format: Format::Sse,
-        channels: vec![HeldChannel::new("acme:news", Cursor::new(1_736_467_200_000, 2))],
         keep_alive: Duration::from_secs(15),
         expires: Some(Duration::from_millis(3_599_001)),
         context: Bytes::from_static(b"u=7"),
         notify: true,
+        ..Hold::new(Format::Sse, channels)
     }
 }
 
@@ -205,6 +205,7 @@ async fn a_hold_that_cannot_be_is_a_500() {
         let Hold { channels, .. } = hold();
         match request.path() {
             "/body" => response.body("x".repeat(101)).hold(hold()),
+            "/messages" => response.hold(Hold { messages: "/ws/".to_owned(), ..hold() }),
             "/format" => response.hold(Hold { format: Format::Ws, ..hold() }),
             "/context" => response.hold(Hold { context: vec![0; 1025].into(), ..hold() }),
             "/channels" => {
@@ -219,7 +220,7 @@ async fn a_hold_that_cannot_be_is_a_500() {
     };
     let mut world = World::new(service).await;
     let edge = world.edge();
-    for path in ["/body", "/format", "/context", "/channels", "/name"] {
+    for path in ["/body", "/messages", "/format", "/context", "/channels", "/name"] {
         edge.get(path, path, 100).await;
         assert_eq!(edge.expect(Kind::Data, path, 0).await.payload().code, Some(500), "{path}");
     }
@@ -239,7 +240,13 @@ async fn a_hold_that_cannot_be_is_a_500() {
 async fn a_websocket_is_rejected_with_a_response_or_held() {
     let service = async |request: Request| match request.path() {
         "/no" => Response::text(403, "not you"),
-        _ => Response::new(101).hold(Hold { format: Format::Ws, ..hold() }),
+        _ => Response::new(101).hold(Hold {
+            format: Format::Ws,
+            messages: "/ws/".to_owned(),
+            persistent: true,
+            expires_code: 3000,
+            ..hold()
+        }),
     };
     let mut world = World::new(service).await;
     let edge = world.edge();
@@ -259,5 +266,7 @@ async fn a_websocket_is_rejected_with_a_response_or_held() {
     assert_eq!((payload.condition, payload.code), (Some("rejected"), Some(403)));
     assert_eq!(got[0].body(), "not you");
     assert_eq!((got[1].kind(), got[1].payload().code), (Kind::Data, Some(101)));
-    assert!(HoldParams::read(&got[1].packet()).unwrap().is_some());
+    let packet = got[1].packet();
+    let held = HoldParams::read(&packet).unwrap().unwrap();
+    assert_eq!((held.messages, held.persistent, held.expires_code), ("/ws/", true, 3000));
 }

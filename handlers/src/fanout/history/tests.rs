@@ -36,7 +36,7 @@ impl Bench {
         let health = Health::new();
         let draining = health.draining();
         let verifier = verifier(Role::Subscriber);
-        let history = History { store: store.clone(), verifier, feeder, draining };
+        let history = History { pages: Pages(store.clone()), verifier, feeder, draining };
         let token = token(Role::Subscriber, "acme", &["a*"]);
         Arc::new(Bench { store, history, stats, health, token })
     }

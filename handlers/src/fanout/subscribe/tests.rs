@@ -4,14 +4,22 @@
 
 use zhttp::composite;
 
+use super::super::heads::HeadsReader;
 use super::*;
 use crate::auth::Role;
 use crate::store::contract::{RedisServer, append, event};
+use crate::store::{Retention, Store};
 use crate::testing::{NOW_MS, NOW_S, TestStore, answer, header, token, token_at, verifier};
 use crate::web::tests::{head_of, headers_of};
 
 fn room(name: &str) -> ChannelName {
     ChannelName::new("acme", name).unwrap()
+}
+
+fn subscribe<S: Store>(store: S) -> Subscribe<S> {
+    let heads = HeadsReader::new(store.clone());
+    let placer = Placer { store, heads, retention: Retention::default() };
+    Subscribe { placer, verifier: verifier(Role::Subscriber), close_at_expiry: false }
 }
 
 struct Bench {
@@ -23,11 +31,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let store = TestStore::open().await;
-        let heads = HeadsReader::new(store.clone());
-        let verifier = verifier(Role::Subscriber);
-        let (inner, retention) = (store.clone(), Retention::default());
-        let subscribe =
-            Subscribe { store: inner, verifier, heads, retention, close_at_expiry: false };
+        let subscribe = subscribe(store.clone());
         Bench { store, subscribe, token: token(Role::Subscriber, "acme", &["*"]) }
     }
 
@@ -220,13 +224,7 @@ async fn a_reader_of_a_lost_tail_is_put_where_it_is_told() {
     server.kill();
     server.resume().await;
     let store = server.open().await;
-    let subscribe = Subscribe {
-        store: store.clone(),
-        verifier: verifier(Role::Subscriber),
-        heads: HeadsReader::new(store.clone()),
-        retention: Retention::default(),
-        close_at_expiry: false,
-    };
+    let subscribe = subscribe(store.clone());
     let token = token(Role::Subscriber, "acme", &["*"]);
     let ask = async |cursor: Cursor| {
         let uri = format!("/events/acme?token={token}&channel_id=a&last_event_id={cursor}");
@@ -246,38 +244,6 @@ async fn a_reader_of_a_lost_tail_is_put_where_it_is_told() {
     assert_eq!(held(&response), [("acme:a", head)]);
     assert!(answer(&response).1.contains("recreated"));
     assert_eq!(store.heads(&[room("a")]).await.unwrap()[0].id, head);
-}
-
-#[test]
-fn a_cursor_in_an_unknown_channel_is_kept() {
-    let after = |cursor| place(&Start::After(cursor), Head::default(), NOW_MS);
-    let kept = Cursor::new(NOW_MS, 3);
-    assert_eq!(after(kept), Place { cursor: kept, lost: None, finished: false });
-    let future = Cursor::new(u64::MAX, 3);
-    let expected = Place { cursor: Cursor::START, lost: Some(future), finished: false };
-    assert_eq!(after(future), expected);
-    let oldest = place(&Start::Oldest, Head::default(), NOW_MS);
-    assert_eq!(oldest.cursor, Cursor::START);
-}
-
-#[test]
-fn who_is_beyond_an_end_is_told_before_it_is_over() {
-    let end = Cursor::new(5, 9);
-    let head = Head { id: end, ended: true, oldest_prev: Cursor::new(5, 4) };
-    let after = |cursor| place(&Start::After(cursor), head, NOW_MS);
-    assert_eq!(after(end), Place { cursor: end, lost: None, finished: true });
-    let beyond = Cursor::new(6, 1);
-    assert_eq!(after(beyond), Place { cursor: end, lost: Some(beyond), finished: true });
-    assert_eq!(after(Cursor::new(5, 8)), Place { finished: false, ..after(Cursor::new(5, 8)) });
-}
-
-#[test]
-fn a_reader_without_a_cursor_begins_before_the_oldest_event() {
-    let (id, oldest_prev) = (Cursor::new(5, 9), Cursor::new(5, 4));
-    let head = Head { id, ended: true, oldest_prev };
-    assert_eq!(place(&Start::Oldest, head, NOW_MS).cursor, oldest_prev);
-    assert!(!place(&Start::Oldest, head, NOW_MS).finished);
-    assert_eq!(place(&Start::After(Cursor::new(3, 1)), head, NOW_MS).cursor, Cursor::new(3, 1));
 }
 
 #[tokio::test]

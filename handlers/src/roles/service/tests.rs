@@ -2,33 +2,23 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::super::{FanoutConfig, Limits};
+use super::super::Limits;
 use super::*;
+use crate::attach::ClientMessage;
 use crate::auth::Role;
-use crate::testing::{TestStore, answer, header, token_at, verifier};
+use crate::testing::{TestStore, answer, header, token_at, verifier_config};
 
 async fn service(roles: Roles) -> RolesService<TestStore> {
-    let store = TestStore::open().await;
-    let health = Health::new();
-    let limits = Limits::default();
-    let fanout = || {
-        let config = FanoutConfig {
-            verifier: verifier(Role::Subscriber),
-            close_at_expiry: false,
-            from: "fan".into(),
-            retention: limits.retention(),
-            draining: health.draining(),
-        };
-        Fanout::start(store.clone(), config)
+    let config = RolesConfig {
+        id: "handler".to_owned(),
+        edges: Vec::new(),
+        roles,
+        subscriber: verifier_config(Role::Subscriber),
+        publisher: verifier_config(Role::Publisher),
+        limits: Limits::default(),
+        requests_max: 0,
     };
-    let publisher = || Arc::new(Publisher::new(store.clone(), verifier(Role::Publisher), limits));
-    let delete = || Delete { store: store.clone(), verifier: verifier(Role::Publisher), limits };
-    RolesService {
-        publish: roles.publish.then(publisher),
-        fanout: roles.fanout.then(fanout),
-        delete: roles.cleanup.then(delete),
-        health: Arc::clone(&health),
-    }
+    RolesService::start(&config, &TestStore::open().await, Health::new()).unwrap()
 }
 
 fn bearer(role: Role) -> String {
@@ -61,6 +51,43 @@ async fn a_message_goes_all_the_way() {
     let request = Request::detached("DELETE", "http://h/channels/acme/news", "")
         .with_header("Authorization", bearer(Role::Publisher));
     assert_eq!(service.call(request).await.code, 204);
+}
+
+#[tokio::test]
+async fn a_socket_reads_what_it_publishes() {
+    let service = service(Roles { fanout: true, ..Roles::NONE }).await;
+    let reader = bearer(Role::Subscriber);
+    let request =
+        Request::detached("GET", "ws://h/ws/acme", "").with_header("Authorization", reader);
+    let held = service.call(request).await;
+    let hold = held.hold.unwrap();
+    assert_eq!((held.code, &*hold.messages), (101, "/ws/"));
+    let writer = token_at(Role::Publisher, "acme", &["news"], now_ms() / 1000);
+    let said = |text: String| ClientMessage { body: text.into(), binary: false };
+    let said = ClientMessages {
+        edge: 0,
+        id: "0-0-1".into(),
+        path: hold.messages,
+        number: 1,
+        context: hold.context,
+        channels: 0,
+        bodies: vec![
+            said(r#"{"type":"subscribe","channel":"news"}"#.to_owned()),
+            said(format!(r#"{{"type":"publish","channel":"news","token":"{writer}"}}"#)),
+        ],
+    };
+    let answer = service.message(said.clone()).await;
+    assert!(answer.bodies.iter().all(|body| body.contains(r#""type":"answer""#)), "{answer:?}");
+    assert_eq!(answer.add[0].name, "acme:news");
+    assert_eq!(service.publisher().unwrap().outcomes().totals().len(), 1);
+    // By HTTP it takes nothing.
+    let request = Request::detached("POST", "http://h/publish/acme/news", "");
+    assert_eq!(service.call(request).await.code, 404);
+    // One that has no sockets closes them.
+    let other = self::service(Roles::NONE).await;
+    assert_eq!(other.message(said).await, Answer::close(1011, ""));
+    let request = Request::detached("GET", "ws://h/ws/acme", "");
+    assert_eq!(other.call(request).await.code, 404);
 }
 
 #[tokio::test]
@@ -107,8 +134,10 @@ async fn a_process_answers_for_its_roles_only() {
     };
     assert_eq!(announced(Roles::NONE), ["GET /healthz", "GET /readyz"]);
     let fanout = announced(Roles { fanout: true, ..Roles::NONE });
-    assert_eq!(fanout[2..], ["* /events/", "GET /channels/", "OPTIONS /channels/"]);
+    let expected =
+        ["* /events/", "GET /channels/", "GET /ws/", "MESSAGE /ws/", "OPTIONS /channels/"];
+    assert_eq!(fanout[2..], expected);
     let cleanup = announced(Roles { cleanup: true, ..Roles::NONE });
     assert_eq!(cleanup[2..], ["DELETE /channels/", "OPTIONS /channels/"]);
-    assert_eq!(announced(Roles::ALL).len(), 7);
+    assert_eq!(announced(Roles::ALL).len(), 9);
 }
