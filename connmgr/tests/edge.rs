@@ -50,6 +50,8 @@ mod req;
 mod sessions;
 #[path = "edge/tls.rs"]
 mod tls;
+#[path = "edge/tls_chromium.rs"]
+mod tls_chromium;
 #[path = "edge/tls_client.rs"]
 mod tls_client;
 #[path = "edge/tls_programs.rs"]

@@ -42,6 +42,8 @@ impl Edge {
     fn command(name: &str, dir: &Path, address: &str) -> Command {
         let mut command = forebay();
         command.args(["connmgr", "--listen", address, "--zclient-stream", &spec(name, dir)]);
+        // So long it waits for somebody who answers; no test waits for the usual time.
+        command.env("FOREBAY_HANDLER_WAIT", "0.1");
         command
     }
 }
@@ -60,9 +62,7 @@ impl System {
         let handler_options = handler_options.iter().map(|&option| option.to_owned()).collect();
         let mut system =
             System { dir, _redis: redis, handlers: Vec::new(), handler_options, front, side };
-        for name in HANDLERS {
-            system.handlers.push(system.handler(name));
-        }
+        system.start_handlers();
         system.wait_until_ready();
         system
     }
@@ -94,9 +94,25 @@ impl System {
         self.handlers[number] = self.handler(HANDLERS[number]);
     }
 
+    /// SIGKILL for all handlers.
+    pub fn kill_handlers(&mut self) {
+        self.handlers.clear();
+    }
+
+    /// New ones in the place of all.
+    pub fn start_handlers(&mut self) {
+        self.handlers = HANDLERS.iter().map(|name| self.handler(name)).collect();
+    }
+
     /// SIGKILL for the edge of the page.
     pub fn kill_front(&mut self) {
         self.front.process.kill();
+    }
+
+    /// SIGTERM for it, which tells its clients, and waits for its end.
+    pub fn stop_front(&mut self) {
+        self.front.process.signal("TERM");
+        eventually("the edge ends", || (!self.front.process.is_running()).then_some(()));
     }
 
     /// Starts it again: same port, same sockets for handlers.

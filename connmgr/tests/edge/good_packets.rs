@@ -1,8 +1,8 @@
 //! Packets of handlers that are right, of every kind: what mutations are made of.
 
 use zhttp::hold::{
-    Change, ChangeLists, Event, EventList, Events, Format, Gap, GapReason, Heads, Hello, HoldParams,
-    Send, Serves,
+    Change, ChangeLists, Event, EventList, Events, Format, Gap, GapReason, Heads, Hello,
+    HoldParams, Send, Serves,
 };
 use zhttp::{Cursor, Envelope, Fields, IDS_MAX, Id, Kind};
 
