@@ -18,6 +18,7 @@ async fn survives(disruption: Disruption) {
     let scenario = Scenario {
         forebay: PathBuf::from(env!("CARGO_BIN_EXE_forebay")),
         clients: 100,
+        sockets: 100,
         channels: 10,
         events_per_second: 100,
         duration: Duration::from_secs(8),
@@ -65,6 +66,7 @@ async fn outlives(store: StoreKind, kinds: &[Kind], wire: bool) -> FireReport {
         min_replicas: false,
         python: None,
         clients: 60,
+        sockets: 40,
         channels: 6,
         events_per_second: 60,
     };

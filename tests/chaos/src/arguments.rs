@@ -52,9 +52,12 @@ pub(crate) struct FireArguments {
     /// How long a plain scenario takes
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Clients [default: 200; 300 in plain scenarios]
+    /// Clients with event streams [default: 200; 300 in plain scenarios]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=5000))]
     clients: Option<u64>,
+    /// The same on WebSockets [default: as many]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=5000))]
+    sockets: Option<u64>,
     /// Channels [default: 20; 30 in plain scenarios]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
     channels: Option<u64>,
@@ -145,6 +148,7 @@ impl FireArguments {
             python: self.python.exists().then(|| self.python.clone()),
             kinds: Kind::ALL.into_iter().filter(is_wanted).collect(),
             clients: count(self.clients.unwrap_or(200)),
+            sockets: count(self.sockets.or(self.clients).unwrap_or(200)),
             channels: count(self.channels.unwrap_or(20)),
             events_per_second: self.rate.unwrap_or(100),
         }
@@ -174,6 +178,7 @@ impl FireArguments {
         Scenario {
             forebay: self.forebay.clone(),
             clients: count(self.clients.unwrap_or(300)),
+            sockets: count(self.sockets.or(self.clients).unwrap_or(300)),
             channels: count(self.channels.unwrap_or(30)),
             events_per_second: self.rate.unwrap_or(300),
             duration: Duration::from_secs(self.seconds),

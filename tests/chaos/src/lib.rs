@@ -21,7 +21,8 @@
 //! | `process`, `cluster` | start and end the processes |
 //! | `http`, `connection` | read what the edge sends; they forgive nothing |
 //! | `publisher` | sends each event until it is acknowledged |
-//! | `subscriber`, `record` | reads to the END over as many connections as it takes, and writes down what came |
+//! | `clients`, `subscriber`, `socket_subscriber`, `record` | reads to the END over as many connections as it takes, and writes down what came |
+//! | `socket` | a WebSocket of the public API |
 //! | `ledger` | reads what the store holds in the end |
 //! | `evidence`, `judge` | put together what is known, and hold against it what came: with `forebay-judge` |
 //! | `report` | the figures as a table |
@@ -31,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clients;
 mod cluster;
 mod connection;
 mod evidence;
@@ -48,6 +50,8 @@ mod report;
 mod scenario;
 mod slow;
 mod slow_and_herd;
+mod socket;
+mod socket_subscriber;
 mod subscriber;
 
 pub use fire::{Disk, Fire, FireReport, Kind, StoreKind, Struck, markdown};
@@ -58,21 +62,21 @@ pub use scenario::{Disruption, Ended, Scenario};
 pub use slow::{SlowReaders, SlowReport, run_slow_readers};
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_handlers::auth::{DevKeysError, KeyProblem, MintError, Role};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use clients::{Client, Clients, Common};
 use cluster::Cluster;
 use connection::Address;
 use evidence::Evidence;
 use faults::Broken;
 use publisher::{Published, Publishing};
-use record::{Reading, Words};
-use subscriber::{EdgeLives, Subscriber, address_of};
+use record::Reading;
+use socket::Credentials;
+use subscriber::{EdgeLives, address_of};
 
 /// How long something may take that should happen soon: clients to connect, events that are late to
 /// be published, streams to end. What takes longer does not happen.
@@ -136,7 +140,10 @@ enum Phase {
 pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
     let mut cluster = Cluster::start(scenario).await?;
     let (set_phase, phase) = watch::channel(Phase::Connecting);
-    let mut clients = connect(scenario, &cluster, &phase).await?;
+    let edge = watch::Sender::new(EdgeLives::default());
+    let token = cluster.token(Role::Subscriber, &["*"])?.into();
+    let common = Common { token, phase: phase.clone(), edge: edge.subscribe() };
+    let mut clients = Clients::connect(&common, self::clients(scenario, &cluster)).await?;
     let edge_bytes_before = cluster.edge_resident_bytes();
 
     let publishing = Publishing {
@@ -146,6 +153,7 @@ pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
         events_per_channel: scenario.events_per_channel(),
         interval: scenario.interval(),
         phase,
+        edge: edge.subscribe(),
         store_away: watch::Sender::new(false),
         enough: watch::Sender::new(false).subscribe(),
     };
@@ -169,9 +177,10 @@ pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
     let files = (!verdict.is_clean()).then(|| cluster.keep_files());
     Ok(Report {
         name: scenario.name(),
-        clients: readings.len(),
-        clients_of_two: readings.iter().filter(|reading| reading.channels.len() == 2).count(),
-        clients_slow: readings.iter().filter(|reading| reading.is_slow).count(),
+        clients: scenario.clients,
+        sockets: scenario.sockets,
+        clients_of_two: scenario.count_clients(|client| scenario.channels_of(client).len() == 2),
+        clients_slow: scenario.count_clients(|client| scenario.pause_of(client).is_some()),
         channels: scenario.channels,
         acknowledged: published.acks.iter().map(|acks| acks.len() as u64).sum(),
         duplicates: published.tally.duplicates,
@@ -191,42 +200,23 @@ fn channel_names(scenario: &Scenario) -> Vec<String> {
     (0..scenario.channels).map(|number| format!("room-{number}")).collect()
 }
 
-/// Starts all clients, and waits until each has its stream, or cannot get it.
-async fn connect(
-    scenario: &Scenario,
-    cluster: &Cluster,
-    phase: &watch::Receiver<Phase>,
-) -> Result<JoinSet<(usize, Reading)>, ChaosError> {
+/// All who read: event streams, and as WebSockets as many again.
+fn clients<'a>(scenario: &'a Scenario, cluster: &'a Cluster) -> impl Iterator<Item = Client> + 'a {
     let names = channel_names(scenario);
-    let token: Arc<str> = cluster.token(Role::Subscriber, &["*"])?.into();
-    let (ready, mut is_ready) = mpsc::unbounded_channel();
-    let mut clients = JoinSet::new();
-    let (words, edge) = (Words::default(), watch::Sender::new(EdgeLives::default()));
-    for client in 0..scenario.clients {
-        let channels = scenario.channels_of(client).into_iter();
-        let pause = scenario.pause_of(client);
-        let tcp = Address::Tcp(cluster.address);
-        let subscriber = Subscriber {
+    let tcp = Address::Tcp(cluster.address);
+    let client = move |number: usize, socket| {
+        let channels = scenario.channels_of(number).into_iter();
+        let pause = scenario.pause_of(number);
+        Client {
+            socket,
             address: address_of(pause.is_some(), &tcp, &cluster.edge_socket),
-            token: Arc::clone(&token),
             channels: channels.map(|channel| (channel, names[channel].clone())).collect(),
             pauses: pause.into_iter().collect(),
-            phase: phase.clone(),
-            edge: edge.subscribe(),
-            ready: ready.clone(),
-            words: words.clone(),
-        };
-        clients.spawn(async move { (client, subscriber.run().await) });
-    }
-    let all = async {
-        for _ in 0..scenario.clients {
-            is_ready.recv().await;
         }
     };
-    match timeout(PATIENCE, all).await {
-        Ok(()) => Ok(clients),
-        Err(_) => Err(ChaosError::NotReady("clients got no stream".to_owned())),
-    }
+    let streams = (0..scenario.clients).map(|number| (number, None));
+    let sockets = (0..scenario.sockets).map(|number| (number, Some(Credentials::of(number))));
+    streams.chain(sockets).map(move |(number, socket)| client(number, socket))
 }
 
 /// Publishes everything, and breaks things meanwhile.
@@ -249,20 +239,12 @@ async fn load(
 /// Ends all channels, and waits until each client has got to the end of its stream.
 async fn finish(
     publishing: &Publishing,
-    clients: &mut JoinSet<(usize, Reading)>,
+    clients: &mut Clients,
     set_phase: &watch::Sender<Phase>,
 ) -> (Published, Vec<Reading>) {
     let ended = patiently(publishing.end(), PATIENCE, set_phase).await;
-    let all = async {
-        let mut readings = Vec::new();
-        while let Some(client) = clients.join_next().await {
-            readings.push(client.expect("a client does not panic"));
-        }
-        readings
-    };
-    let mut readings = patiently(all, PATIENCE, set_phase).await;
-    readings.sort_by_key(|(client, _)| *client);
-    (ended, readings.into_iter().map(|(_, reading)| reading).collect())
+    let readings = patiently(clients.finish(), PATIENCE, set_phase).await;
+    (ended, readings)
 }
 
 /// Waits for something that ends soon once the run is over, which it is after `limit`.

@@ -1,6 +1,7 @@
 //! Publishers: each sends its events one after the other, and each event until it is acknowledged.
 //!
-//! A channel has two publishers, so that its events are appended by both handlers at once. An event
+//! A channel has two publishers, so that its events are appended by both handlers at once: one by HTTP,
+//! one on a WebSocket, which no handler's end may cost it. An event
 //! keeps its `message_id` however often it is sent: whatever the attempts before came to, it may be
 //! stored once only. The id in the acknowledgement tells where it stands in the channel's log; all
 //! acknowledgements of a channel together *are* that log, and what every reader must have got.
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
@@ -21,9 +22,14 @@ use crate::cluster::ORG;
 use crate::connection::{Address, Connection, ExchangeError};
 use crate::http::Head;
 use crate::scenario::is_wide;
+use crate::socket::{Answer, Credentials, Heard, Socket, SocketError};
+use crate::subscriber::EdgeLives;
 
 /// Publishers of one channel.
 const PUBLISHERS_PER_CHANNEL: u64 = 2;
+
+/// The one that publishes on a WebSocket.
+const SOCKET_PUBLISHER: u64 = 1;
 
 /// Time before an event is sent again if the server did not say how long to wait, or said 0.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -97,6 +103,7 @@ pub(crate) struct Publishing {
     pub(crate) events_per_channel: u64,
     pub(crate) interval: Duration,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) edge: watch::Receiver<EdgeLives>,
     /// Is set when a publisher was told that the store is away.
     pub(crate) store_away: watch::Sender<bool>,
     /// Is set when no further events are wanted.
@@ -164,19 +171,42 @@ enum Attempt {
     Failed(String),
 }
 
+/// How events get to the edge.
+enum Way {
+    Http(Connection),
+    Socket(SocketPublisher),
+}
+
+/// What an attempt was answered with.
+enum Answered {
+    Stored {
+        cursor: Cursor,
+        is_duplicate: bool,
+    },
+    /// By this status, or what would be one; with when to come again, if that was said.
+    Refused {
+        status: u16,
+        after: Option<Duration>,
+    },
+    Failed(String),
+}
+
 struct Publisher {
     common: Publishing,
     channel: usize,
     number: u64,
-    connection: Connection,
+    way: Way,
     acks: Vec<Ack>,
     tally: Tally,
 }
 
 impl Publisher {
     fn new(common: Publishing, channel: usize, number: u64) -> Self {
-        let connection = Connection::to(common.address.clone());
-        Publisher { common, channel, number, connection, acks: Vec::new(), tally: Tally::default() }
+        let way = match number {
+            SOCKET_PUBLISHER => Way::Socket(SocketPublisher::new(&common, channel)),
+            _ => Way::Http(Connection::to(common.address.clone())),
+        };
+        Publisher { common, channel, number, way, acks: Vec::new(), tally: Tally::default() }
     }
 
     /// Every publisher has its turn in each round of the channel; who is late hurries.
@@ -203,12 +233,12 @@ impl Publisher {
     /// Publishes one event. Whether it is stored.
     async fn publish(&mut self, sequence: u64, phase: &str) -> bool {
         let message_id = Uuid::new_v4();
-        let request = self.request(message_id, sequence, phase);
+        let body = self.body(message_id, sequence, phase);
         let first = Instant::now();
         let mut over = self.common.phase.clone();
         loop {
             let attempt = async {
-                let attempt = self.attempt(&request, message_id, sequence).await;
+                let attempt = self.attempt(&body, message_id, sequence).await;
                 if let Attempt::Again(delay) = attempt {
                     sleep(delay).await;
                 }
@@ -235,66 +265,188 @@ impl Publisher {
         }
     }
 
-    async fn attempt(&mut self, request: &[u8], message_id: Uuid, sequence: u64) -> Attempt {
-        let answer = timeout(ANSWER_PATIENCE, self.connection.exchange(request)).await;
-        let (head, body) = match answer {
-            Ok(Ok(answer)) => answer,
+    async fn attempt(&mut self, body: &Value, message_id: Uuid, sequence: u64) -> Attempt {
+        let request = async {
+            match &mut self.way {
+                Way::Http(connection) => {
+                    let (channel, token) =
+                        (&self.common.channels[self.channel], &self.common.token);
+                    answered(connection.exchange(&request(channel, token, body)).await)
+                }
+                Way::Socket(socket) => socket.publish(body).await,
+            }
+        };
+        let answered = match timeout(ANSWER_PATIENCE, request).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(Lost)) => {
+                self.tally.lost += 1;
+                return Attempt::Again(RETRY_DELAY);
+            }
             Err(_) => {
                 self.tally.unanswered += 1;
                 return Attempt::Again(RETRY_DELAY);
             }
-            Ok(Err(ExchangeError::Lost(_))) => {
-                self.tally.lost += 1;
-                return Attempt::Again(RETRY_DELAY);
-            }
-            Ok(Err(ExchangeError::Malformed(error))) => return Attempt::Failed(error.to_string()),
         };
-        match head.status {
-            200 => match Cursor::from_bytes(&body) {
-                Ok(cursor) => {
-                    self.tally.duplicates += u64::from(head.field("forebay-duplicate").is_some());
-                    let (publisher, at) = (self.number, Instant::now());
-                    self.acks.push(Ack { message_id, cursor, publisher, sequence, at });
-                    Attempt::Stored
-                }
-                Err(error) => Attempt::Failed(format!("a 200 without an id: {error}")),
-            },
-            429 | 502 | 503 => self.refused(&head),
-            status => {
-                Attempt::Failed(format!("status {status}: {}", String::from_utf8_lossy(&body)))
+        match answered {
+            Answered::Stored { cursor, is_duplicate } => {
+                self.tally.duplicates += u64::from(is_duplicate);
+                let (publisher, at) = (self.number, Instant::now());
+                self.acks.push(Ack { message_id, cursor, publisher, sequence, at });
+                Attempt::Stored
             }
+            Answered::Refused { status, after } => self.refused(status, after),
+            Answered::Failed(why) => Attempt::Failed(why),
         }
     }
 
     /// Each of these answers must say when to come again.
-    fn refused(&mut self, head: &Head) -> Attempt {
-        *self.tally.refused.entry(head.status).or_default() += 1;
-        if head.status == 503 {
+    fn refused(&mut self, status: u16, after: Option<Duration>) -> Attempt {
+        *self.tally.refused.entry(status).or_default() += 1;
+        if status == 503 {
             self.common.store_away.send_replace(true);
         }
-        let told = head.field("retry-after").and_then(|value| value.parse().ok());
-        match told {
-            Some(seconds) => Attempt::Again(Duration::from_secs(seconds).max(RETRY_DELAY)),
-            None => Attempt::Failed(format!("status {} without Retry-After", head.status)),
+        match after {
+            Some(after) => Attempt::Again(after.max(RETRY_DELAY)),
+            None => Attempt::Failed(format!("status {status} without a time to come again")),
         }
     }
 
-    fn request(&self, message_id: Uuid, sequence: u64, phase: &str) -> Vec<u8> {
-        let (channel, token) = (&self.common.channels[self.channel], &self.common.token);
+    fn body(&self, message_id: Uuid, sequence: u64, phase: &str) -> Value {
         let payload = json!({"publisher": self.number, "text": text(self.channel, message_id)});
-        let body = json!({
+        json!({
             "message_id": message_id.to_string(),
             "phase": phase,
             "sequence": sequence,
             "payload": payload,
-        });
-        let body = body.to_string();
-        format!(
-            "POST /publish/{ORG}/{channel} HTTP/1.1\r\nHost: chaos\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
+        })
+    }
+}
+
+/// Nobody knows what became of an attempt.
+struct Lost;
+
+/// What an exchange by HTTP came to.
+fn answered(exchanged: Result<(Head, Vec<u8>), ExchangeError>) -> Result<Answered, Lost> {
+    let (head, body) = match exchanged {
+        Ok(exchanged) => exchanged,
+        Err(ExchangeError::Lost(_)) => return Err(Lost),
+        Err(ExchangeError::Malformed(error)) => return Ok(Answered::Failed(error.to_string())),
+    };
+    Ok(match head.status {
+        200 => match Cursor::from_bytes(&body) {
+            Ok(cursor) => {
+                let is_duplicate = head.field("forebay-duplicate").is_some();
+                Answered::Stored { cursor, is_duplicate }
+            }
+            Err(error) => Answered::Failed(format!("a 200 without an id: {error}")),
+        },
+        429 | 502 | 503 => {
+            let after = head.field("retry-after").and_then(|value| value.parse().ok());
+            Answered::Refused { status: head.status, after: after.map(Duration::from_secs) }
+        }
+        status => Answered::Failed(format!("status {status}: {}", String::from_utf8_lossy(&body))),
+    })
+}
+
+/// A request by HTTP.
+fn request(channel: &str, token: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    format!(
+        "POST /publish/{ORG}/{channel} HTTP/1.1\r\nHost: chaos\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A publisher's WebSocket: made again when it is lost, which it may be only with its edge.
+struct SocketPublisher {
+    address: Address,
+    token: String,
+    channel: String,
+    how: Credentials,
+    edge: watch::Receiver<EdgeLives>,
+    /// With how many edges had ended when it was made.
+    open: Option<(Socket, EdgeLives)>,
+    last_id: u64,
+}
+
+impl SocketPublisher {
+    fn new(common: &Publishing, channel: usize) -> Self {
+        SocketPublisher {
+            address: common.address.clone(),
+            token: common.token.clone(),
+            channel: common.channels[channel].clone(),
+            how: Credentials::of(channel),
+            edge: common.edge.clone(),
+            open: None,
+            last_id: 0,
+        }
+    }
+
+    /// One attempt. If it is broken off, the next makes a new connection.
+    async fn publish(&mut self, body: &Value) -> Result<Answered, Lost> {
+        let lives = self.open.as_ref().map_or_else(|| *self.edge.borrow(), |(_, lives)| *lives);
+        match self.exchange(body, lives).await {
+            Ok(Answer::Done(result)) => Ok(stored(&result)),
+            Ok(Answer::Refused { code, message, again }) => {
+                let status = match code.as_str() {
+                    "rate_limited" => 429,
+                    "unavailable" => 503,
+                    "internal" => 500,
+                    _ => return Ok(Answered::Failed(format!("{code}: {message}"))),
+                };
+                Ok(Answered::Refused { status, after: again })
+            }
+            Err(SocketError::Away(_)) => Err(Lost),
+            Err(SocketError::Later { status, after }) => {
+                Ok(Answered::Refused { status, after: Some(after) })
+            }
+            Err(SocketError::Closed { .. } | SocketError::Lost(_))
+                if self.edge.borrow().condemned > lives.gone =>
+            {
+                Err(Lost)
+            }
+            Err(error) => Ok(Answered::Failed(format!("its WebSocket: {error}"))),
+        }
+    }
+
+    async fn exchange(&mut self, body: &Value, lives: EdgeLives) -> Result<Answer, SocketError> {
+        let mut socket = match self.open.take() {
+            Some((socket, _)) => socket,
+            None => Socket::open(&self.address, &self.token, self.how).await?,
+        };
+        self.last_id += 1;
+        let mut request = body.clone();
+        request["id"] = json!(self.last_id);
+        request["type"] = json!("publish");
+        request["channel"] = json!(self.channel);
+        socket.ask(&request).await?;
+        loop {
+            match socket.hear().await? {
+                Heard::Open | Heard::Answer { id: 0, answer: Answer::Done(_) } => {}
+                Heard::Answer { id, answer } if id == self.last_id => {
+                    self.open = Some((socket, lives));
+                    return Ok(answer);
+                }
+                other => {
+                    let why = format!("this is no answer to {}: {other:?}", self.last_id);
+                    return Err(SocketError::Malformed(why));
+                }
+            }
+        }
+    }
+}
+
+/// What a publish was answered with.
+fn stored(result: &Value) -> Answered {
+    let id = result.get("id").and_then(Value::as_str);
+    match id.map(|id| id.parse()) {
+        Some(Ok(cursor)) => {
+            let is_duplicate = result.get("duplicate") == Some(&Value::Bool(true));
+            Answered::Stored { cursor, is_duplicate }
+        }
+        Some(Err(_)) | None => Answered::Failed(format!("a publish without an id: {result}")),
     }
 }
 

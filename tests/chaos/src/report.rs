@@ -12,8 +12,10 @@ use crate::Verdict;
 pub struct Report {
     /// What was broken.
     pub name: &'static str,
-    /// Clients.
+    /// Clients with event streams.
     pub clients: usize,
+    /// Clients with WebSockets.
+    pub sockets: usize,
     /// Those of them that read two channels at once.
     pub clients_of_two: usize,
     /// Those of them that stopped reading for a while.
@@ -55,7 +57,8 @@ impl Report {
         let verdict = &self.verdict;
         let refused = |status| self.refused.get(&status).copied().unwrap_or(0).to_string();
         vec![
-            ("clients", self.clients.to_string()),
+            ("event streams", self.clients.to_string()),
+            ("WebSockets", self.sockets.to_string()),
             ("  on two channels", self.clients_of_two.to_string()),
             ("  slow for a while", self.clients_slow.to_string()),
             ("channels", self.channels.to_string()),
@@ -147,6 +150,7 @@ mod tests {
         Report {
             name: "a run",
             clients: 3,
+            sockets: 3,
             clients_of_two: 1,
             clients_slow: 0,
             channels: 2,

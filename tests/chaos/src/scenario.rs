@@ -14,7 +14,9 @@ pub struct Scenario {
     /// Readers. Every third reads two channels at once. Those whose first channel is a wide one stop
     /// reading for a while.
     pub clients: usize,
-    /// Channels; each has two publishers, and its share of the clients. Every tenth one is wide: its
+    /// The same on WebSockets.
+    pub sockets: usize,
+    /// Channels; each has two publishers, one of them on a WebSocket, and its share of the clients. Every tenth one is wide: its
     /// events are large.
     pub channels: usize,
     /// Events a second, of all channels together.
@@ -142,6 +144,11 @@ impl Scenario {
         }
     }
 
+    /// How many clients of both kinds are such.
+    pub(crate) fn count_clients(&self, is_such: impl Fn(usize) -> bool) -> usize {
+        (0..self.clients).chain(0..self.sockets).filter(|client| is_such(*client)).count()
+    }
+
     /// When a client stops reading, and for how long, if it is one of the slow ones: those that read
     /// a wide channel first. So much comes in that time that it fits no buffer of the kernel.
     pub(crate) fn pause_of(&self, client: usize) -> Option<Pause> {
@@ -171,6 +178,7 @@ mod tests {
         Scenario {
             forebay: PathBuf::new(),
             clients: 300,
+            sockets: 300,
             channels: 30,
             events_per_second: 300,
             duration: Duration::from_secs(30),

@@ -23,10 +23,10 @@ use crate::record::{Came, Life, Reading, Words};
 use crate::scenario::Pause;
 
 /// How long a client waits for an answer before it tries again: longer than an edge waits for a handler.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The pause before a client comes back; half of what `retry:` tells an EventSource, so that herds are tried too.
-const COME_BACK_DELAY: Duration = Duration::from_millis(250);
+pub(crate) const COME_BACK_DELAY: Duration = Duration::from_millis(250);
 
 /// How often edges were ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -282,7 +282,7 @@ impl Client {
 }
 
 /// Waits until a pause begins, and says how long it lasts. Forever, if there is none.
-async fn due(phase: &mut watch::Receiver<Phase>, pause: Option<Pause>) -> Duration {
+pub(crate) async fn due(phase: &mut watch::Receiver<Phase>, pause: Option<Pause>) -> Duration {
     let Some(pause) = pause else { return std::future::pending().await };
     loop {
         let now = *phase.borrow_and_update();

@@ -34,8 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_handlers::auth::Role;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub use disk::Disk;
@@ -44,12 +43,13 @@ pub use report::{FireReport, markdown};
 pub use store::StoreKind;
 pub use strike::Struck;
 
+use crate::clients::{Client, Clients, Common};
 use crate::evidence::Evidence;
 use crate::ledger::{self, Kept};
 use crate::publisher::{Published, Publishing};
-use crate::record::{Reading, Words};
+use crate::record::Reading;
 use crate::scenario::{Pause, is_wide};
-use crate::subscriber::Subscriber;
+use crate::socket::Credentials;
 use crate::{ChaosError, PATIENCE, Phase, Verdict, finish};
 use plan::Plan;
 use random::Random;
@@ -89,7 +89,9 @@ pub struct Fire {
     pub python: Option<PathBuf>,
     /// Readers. Every third reads two channels; those whose first channel is a wide one are slow at times.
     pub clients: usize,
-    /// Channels; each has two publishers. Every tenth one is wide: its events are large.
+    /// The same on WebSockets.
+    pub sockets: usize,
+    /// Channels; each has two publishers, one of them on a WebSocket. Every tenth one is wide: its events are large.
     pub channels: usize,
     /// Events a second, of all channels together.
     pub events_per_second: u64,
@@ -181,7 +183,9 @@ impl Fire {
             nodes.iter().map(|node| Watched { url: node.url.clone(), shard: node.shard }).collect();
         let watching = tokio::spawn(watch_nodes(watched, tell));
         let (set_phase, phase) = watch::channel(Phase::Connecting);
-        let mut clients = self.connect(system, &phase).await?;
+        let token = system.token(Role::Subscriber, &["*"])?.into();
+        let common = Common { token, phase: phase.clone(), edge: system.lives.subscribe() };
+        let mut clients = Clients::connect(&common, self.clients(system)).await?;
         let enough = watch::Sender::new(false);
         let publishing = Publishing {
             address: system.address.clone(),
@@ -190,6 +194,7 @@ impl Fire {
             events_per_channel: u64::MAX,
             interval: self.interval(),
             phase,
+            edge: system.lives.subscribe(),
             store_away: watch::Sender::new(false),
             enough: enough.subscribe(),
         };
@@ -230,41 +235,23 @@ impl Fire {
         Ok(Burned { struck, published, readings, kept, failovers, since, took })
     }
 
-    /// Starts all clients, and waits until each has its stream, or cannot get it.
-    async fn connect(
-        &self,
-        system: &System,
-        phase: &watch::Receiver<Phase>,
-    ) -> Result<JoinSet<(usize, Reading)>, ChaosError> {
+    /// All who read: event streams, and WebSockets.
+    fn clients<'a>(&'a self, system: &'a System) -> impl Iterator<Item = Client> + 'a {
         let names = self.channel_names();
-        let token: Arc<str> = system.token(Role::Subscriber, &["*"])?.into();
-        let (ready, mut is_ready) = mpsc::unbounded_channel();
-        let (mut clients, words) = (JoinSet::new(), Words::default());
-        for client in 0..self.clients {
-            let channels = self.channels_of(client).into_iter();
-            let pauses = self.pauses_of(client);
+        let client = move |number: usize, socket| {
+            let channels = self.channels_of(number).into_iter();
+            let pauses = self.pauses_of(number);
             let address = if pauses.is_empty() { &system.address } else { &system.slow_address };
-            let subscriber = Subscriber {
+            Client {
+                socket,
                 address: address.clone(),
-                token: Arc::clone(&token),
                 channels: channels.map(|channel| (channel, names[channel].clone())).collect(),
                 pauses,
-                phase: phase.clone(),
-                edge: system.lives.subscribe(),
-                ready: ready.clone(),
-                words: words.clone(),
-            };
-            clients.spawn(async move { (client, subscriber.run().await) });
-        }
-        let all = async {
-            for _ in 0..self.clients {
-                is_ready.recv().await;
             }
         };
-        match timeout(PATIENCE, all).await {
-            Ok(()) => Ok(clients),
-            Err(_) => Err(ChaosError::NotReady("clients got no stream".to_owned())),
-        }
+        let streams = (0..self.clients).map(|number| (number, None));
+        let sockets = (0..self.sockets).map(|number| (number, Some(Credentials::of(number))));
+        streams.chain(sockets).map(move |(number, socket)| client(number, socket))
     }
 
     /// What the store holds in the end.
@@ -303,7 +290,10 @@ impl Fire {
             fire: self.clone(),
             acknowledged: published.acks.iter().map(|acks| acks.len() as u64).sum(),
             tally: published.tally.into(),
-            clients_slow: readings.iter().filter(|reading| reading.is_slow).count(),
+            clients_slow: (0..self.clients)
+                .chain(0..self.sockets)
+                .filter(|client| !self.pauses_of(*client).is_empty())
+                .count(),
             struck,
             failovers,
             since,

@@ -92,7 +92,11 @@ impl FireReport {
             ("faults passed over", self.struck.passed_over.to_string()),
             ("packets lost by the wire", self.packets_lost.to_string()),
             ("fail-overs seen", self.failovers.to_string()),
-            ("clients (slow at times)", format!("{} ({})", self.fire.clients, self.clients_slow)),
+            (
+                "event streams / WebSockets",
+                format!("{} / {}", self.fire.clients, self.fire.sockets),
+            ),
+            ("of them slow at times", self.clients_slow.to_string()),
             ("channels", self.fire.channels.to_string()),
             ("events acknowledged", self.acknowledged.to_string()),
             ("stored by an attempt without answer", self.tally.duplicates.to_string()),
