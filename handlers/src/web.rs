@@ -187,9 +187,19 @@ pub(crate) fn preflight(methods: &str) -> Response {
         .header("Access-Control-Max-Age", PREFLIGHT_MAX_AGE_S.to_string())
 }
 
-/// Lets pages of any origin read the answer.
+/// What a page may read of an answer only if it is told so (Fetch standard, §3.2.3, "CORS-safelisted
+/// response-header name").
+const EXPOSED: [&str; 3] = ["Retry-After", "Forebay-Limit", "Forebay-Duplicate"];
+
+/// Lets pages of any origin read the answer, and those of its headers that say something.
 pub(crate) fn with_cors(response: Response) -> Response {
-    response.header("Access-Control-Allow-Origin", "*")
+    let is_there = |name: &&str| response.headers.iter().any(|(own, _)| own == name);
+    let exposed: Vec<&str> = EXPOSED.into_iter().filter(is_there).collect();
+    let response = response.header("Access-Control-Allow-Origin", "*");
+    if exposed.is_empty() {
+        return response;
+    }
+    response.header("Access-Control-Expose-Headers", exposed.join(", "))
 }
 
 #[cfg(test)]
@@ -197,6 +207,22 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn pages_may_read_what_answers_say() {
+        let exposed = |response: Response| {
+            let mut headers = with_cors(response).headers.into_iter();
+            assert!(
+                headers.any(|header| header == ("Access-Control-Allow-Origin".into(), "*".into()))
+            );
+            headers
+                .find(|(name, _)| name == "Access-Control-Expose-Headers")
+                .map(|(_, value)| value)
+        };
+        assert_eq!(exposed(Response::new(204)), None);
+        let limited = unavailable("no").header("Forebay-Limit", "channel-rate");
+        assert_eq!(exposed(limited).as_deref(), Some("Retry-After, Forebay-Limit"));
+    }
 
     /// The head of a request for a URI, with headers.
     pub(crate) fn head_of<'a>(

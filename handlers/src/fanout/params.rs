@@ -107,7 +107,9 @@ impl Subscription {
         let org = crate::web::percent_decoded(org).map_err(ParamError::Path)?.into_owned();
         let channels = channels_of(head, &org)?;
         let start = start_of(head)?;
-        if matches!(start, Start::After(_)) && channels.len() > 1 {
+        // But for the cursor before everything, which is so in any channel.
+        let is_of_one = matches!(start, Start::After(cursor) if cursor != Cursor::START);
+        if is_of_one && channels.len() > 1 {
             return Err(ParamError::PlainForSeveral);
         }
         let token = token_of(head)?.map(Cow::into_owned);
@@ -245,6 +247,7 @@ mod tests {
             Err(ParamError::PlainForSeveral)
         );
         assert!(parse("channel_id=a&channel_id=b&last_event_id=$", &[]).is_ok());
+        assert!(parse("channel_id=a&channel_id=b&last_event_id=0-0", &[]).is_ok());
         assert!(parse("channel_id=a&channel_id=a&last_event_id=5-1", &[]).is_ok());
     }
 
