@@ -37,9 +37,11 @@ use crate::queue::Queue;
 use crate::tls::{Tls, TlsError};
 use crate::worker::{Shared, WorkerLoop};
 
-/// Requests that wait for a handler, at most; some 500 bytes each, and in req mode their bodies, for as many as there may
-/// be connections in that mode.
+/// Requests that wait for a handler, at most.
 const WAITING_REQUESTS_MAX: usize = 10_000;
+
+/// The same in bytes: bodies of req mode, and what the clients of held WebSockets say, may be large.
+const WAITING_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Bytes of event data that a range brings.
 const RANGE_BYTES_MAX: usize = 64 * 1024;
@@ -307,6 +309,7 @@ fn hub_config(config: &Config) -> HubConfig {
         dispatch: DispatchConfig {
             handler_wait_ms: millis(config.timeouts.handler_wait),
             waiting_requests_max: WAITING_REQUESTS_MAX,
+            waiting_bytes_max: WAITING_BYTES_MAX,
             req_group: config.handlers.groups.len(),
             routes: routes.map(|(prefix, group)| Route { prefix: prefix.into(), group }).collect(),
         },

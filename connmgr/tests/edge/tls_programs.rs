@@ -76,13 +76,15 @@ async fn s_client(tls: &TlsEdge, host: &str, certificate: &str, (version, option
     }
 }
 
-async fn curl(tls: &TlsEdge, host: &str, certificate: &str, (.., options): Version) {
+async fn curl(tls: &TlsEdge, host: &str, certificate: &str, (version, _, options): Version) {
     let port = tls.edge.address.port();
     let (url, to) = (format!("https://{host}:{port}/"), format!("{host}:{port}:127.0.0.1"));
-    let mut arguments = vec!["-sS", "--cacert", certificate, "--resolve", &to, &url];
+    let mut arguments = vec!["-sSv", "--cacert", certificate, "--resolve", &to, &url];
     arguments.extend(options);
     let output = run("curl", &arguments, "").await;
-    assert_eq!(String::from_utf8_lossy(&output.stdout), ANSWER, "{}", errors(&output));
+    let said = errors(&output);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), ANSWER, "{said}");
+    assert!(said.contains(&format!("SSL connection using {version} ")), "{said}");
 }
 
 #[tokio::test]

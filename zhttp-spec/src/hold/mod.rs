@@ -35,7 +35,9 @@ pub use events::{EVENT_KIND_DEFAULT, Event, EventList, Events, Gap, GapReason, R
 pub use feed::{Feed, Heads, Unfeed};
 pub use gap_event::{derived_uuid, gap_event};
 pub use message::{Message, Said};
-pub use params::{CONTEXT_BYTES_MAX, Format, HOLD_VERSION, HoldParams, MESSAGES_PATH_BYTES_MAX};
+pub use params::{
+    CONTEXT_BYTES_MAX, Format, HOLD_VERSION, HoldParams, MESSAGES_PATH_BYTES_MAX, is_close_code,
+};
 pub use presence::{Hello, Serves};
 pub use session::{BODIES_BYTES_MAX, Change, ChangeLists, Closed, SEND_KIND_DEFAULT, Send, Texts};
 

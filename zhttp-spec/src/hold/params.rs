@@ -163,10 +163,15 @@ fn format_of(value: Value<'_>) -> Result<Format, PacketError> {
     }
 }
 
-/// The code of a close that may be sent (RFC 6455 §7.4), or 0, in whichever packet it stands.
+/// Whether a close with this code may be sent (RFC 6455 §7.4.2, and the registry of §11.7).
+pub const fn is_close_code(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// The code of a close that may be sent, or 0, in whichever packet it stands.
 pub(super) fn close_code_of(value: Value<'_>, field: &'static str) -> Result<u16, PacketError> {
     match u16_of(value, field)? {
-        code @ (0 | 1000..=1003 | 1007..=1014 | 3000..=4999) => Ok(code),
+        code if code == 0 || is_close_code(code) => Ok(code),
         _ => Err(PacketError::field(field, "0, or a close code that may be sent")),
     }
 }

@@ -89,6 +89,12 @@ impl<'a> Change<'a> {
         Ok(change)
     }
 
+    /// Which [`Message`](super::Message) a `hold` packet answers, whatever else is wrong with it.
+    pub fn answered_by(packet: &Packet<'_>) -> Option<u64> {
+        let value = optional(packet, "answers").ok()??;
+        number_of(value, "answers").ok()
+    }
+
     /// Writes the fields but the lists, which come from `lists`.
     pub fn write(&self, fields: &mut Fields<'_, '_>, lists: &ChangeLists<'_>) {
         let ChangeLists { add, remove, bodies } = *lists;

@@ -22,6 +22,7 @@ const HANDLERS: [&str; 3] = ["h1", "h2", "h3"];
 const CHANNELS: [&str; 2] = ["o:a", "o:b"];
 const HANDLER_WAIT_MS: u64 = 10_000;
 const WAITING_REQUESTS_MAX: usize = 6;
+const WAITING_BYTES_MAX: usize = 60;
 
 /// Groups of plain handlers: for all paths, for one prefix, and for req mode.
 const GROUPS: usize = 3;
@@ -89,6 +90,7 @@ impl World {
             dispatch: DispatchConfig {
                 handler_wait_ms: HANDLER_WAIT_MS,
                 waiting_requests_max: WAITING_REQUESTS_MAX,
+                waiting_bytes_max: WAITING_BYTES_MAX,
                 routes,
                 req_group: REQ_GROUP,
             },

@@ -46,9 +46,11 @@ const HANDLERS_PER_REQUEST_MAX: usize = 16;
 pub struct DispatchConfig {
     /// How long a request waits for a handler, in milliseconds.
     pub handler_wait_ms: u64,
-    /// Requests that wait at most; one more is refused. Each costs its packet: in stream mode some 500 bytes, in req mode
-    /// its body, too, but of these there are never more than connections in that mode.
+    /// Requests that wait at most; one more is refused.
     pub waiting_requests_max: usize,
+    /// The same in bytes of their packets: in stream mode some 500 each, in req mode with the body, and what clients of held
+    /// WebSockets say up to 64 KiB and more.
+    pub waiting_bytes_max: usize,
     /// Groups of plain handlers by path prefix; what matches none goes to group 0.
     pub routes: Vec<Route>,
     /// The group that has the requests of req mode, whatever their path.
@@ -226,8 +228,10 @@ impl Dispatch {
 
     /// Lets a request wait, or refuses it if too many do or too many handlers have failed at it.
     fn wait(&mut self, now_ms: u64, mut pending: Pending, withdrawn: Withdrawn, lane: Lane) {
-        let full = self.line.len() >= self.config.waiting_requests_max;
-        if full || withdrawn.len() >= HANDLERS_PER_REQUEST_MAX {
+        let bytes = self.line.bytes() + pending.packet.len();
+        let is_full = self.line.len() >= self.config.waiting_requests_max
+            || bytes > self.config.waiting_bytes_max;
+        if is_full || withdrawn.len() >= HANDLERS_PER_REQUEST_MAX {
             self.refuse(&pending);
             return;
         }

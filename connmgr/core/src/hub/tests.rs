@@ -13,6 +13,7 @@ fn hub() -> Hub {
         dispatch: DispatchConfig {
             handler_wait_ms: 10_000,
             waiting_requests_max: 10,
+            waiting_bytes_max: 10_000,
             req_group: 1,
             routes: Vec::new(),
         },

@@ -18,6 +18,8 @@ impl CloseCode {
     pub const UNSUPPORTED: Self = CloseCode(1003);
     /// A message is not what its type says: text that is no UTF-8, compressed data that is none.
     pub const INVALID_DATA: Self = CloseCode(1007);
+    /// What is sent breaks a rule of this server's own.
+    pub const POLICY: Self = CloseCode(1008);
     /// A message is too large.
     pub const TOO_LARGE: Self = CloseCode(1009);
     /// Something unforeseen.

@@ -1,5 +1,7 @@
 //! Connections that read channels: what is written to them, and how they end.
 
+use std::collections::HashSet;
+
 use zhttp::hold::{CHANNELS_PER_HOLD_MAX, Change, Closed, HoldParams, Send};
 use zhttp::{Envelope, Id, Kind, Packet, PacketError, Payload};
 
@@ -79,8 +81,7 @@ impl Worker {
         packet: &Packet<'_>,
     ) {
         let result = match packet.kind {
-            Kind::Hold => Change::read(packet)
-                .and_then(|change| self.take_change(now_ms, transport, key, &change)),
+            Kind::Hold => self.take_hold_packet(now_ms, transport, key, packet),
             // A client that takes nothing gets no more than its cursors can make good (H-24).
             Kind::Send if self.is_full(key) => {
                 self.stats.sends_dropped += 1;
@@ -138,13 +139,11 @@ impl Worker {
     ) -> Result<(), PacketError> {
         let State::Held(held) = &mut self.connections[key.index].state else { return Ok(()) };
         let hold = held.hold;
-        let mut names: Vec<&str> = self.members.cursors(hold).map(|(name, _)| name).collect();
-        names.retain(|name| !change.remove.into_iter().any(|removed| removed == *name));
-        for channel in change.add {
-            if !names.contains(&channel.name) {
-                names.push(channel.name);
-            }
+        let mut names: HashSet<&str> = self.members.cursors(hold).map(|(name, _)| name).collect();
+        for name in change.remove {
+            names.remove(name);
         }
+        names.extend(change.add.map(|channel| channel.name));
         if names.len() > CHANNELS_PER_HOLD_MAX {
             return Err(PacketError::Field { field: "add", want: "at most 128 channels in all" });
         }

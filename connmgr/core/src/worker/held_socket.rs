@@ -9,7 +9,7 @@ use super::connection::{Framing, State};
 use super::input::Step;
 use super::socket::Halves;
 use super::speech::{Speech, TooLong};
-use super::{Transport, Worker};
+use super::{CloseReason, Transport, Worker};
 use crate::slab::Key;
 use crate::websocket::{Close, CloseCode, MessageKind, Received, Sender};
 
@@ -50,14 +50,18 @@ impl Worker {
         key: Key,
         input: &[u8],
     ) -> Step {
+        let is_over = self.connections[key.index].eof && input.is_empty();
         // Who sends pings and takes no pongs has to wait for itself.
-        if input.is_empty() || self.is_full(key) {
-            return Step::Wait;
-        }
+        let is_full = self.is_full(key);
         let State::Held(held) = &mut self.connections[key.index].state else { return Step::Wait };
         let Framing::Socket(socket) = &mut held.framing else { return Step::Wait };
         let HeldSocket { halves, speech, .. } = &mut **socket;
-        if speech.as_ref().is_some_and(Speech::is_full) {
+        let has_all = input.is_empty() && !halves.receiver.has_rest();
+        if is_over && has_all && speech.as_ref().is_none_or(Speech::is_done) {
+            self.close(key, CloseReason::ClientLeft);
+            return Step::Wait;
+        }
+        if has_all || is_full || speech.as_ref().is_some_and(Speech::is_full) {
             return Step::Wait;
         }
         let mut out = Vec::new();
@@ -78,18 +82,18 @@ impl Worker {
                     self.end_held_socket(now_ms, transport, key, Some(NOT_HEARD));
                     return Step::Used(input.len());
                 };
-                match speech.hear(kind, &out, end) {
+                let until_ms = now_ms.saturating_add(self.config.timeouts.message_ms);
+                match speech.hear((kind, &out, end), until_ms) {
                     Ok(()) => {
                         self.say(now_ms, key);
+                        self.rearm(key);
                         return Step::Used(used);
                     }
                     Err(TooLong) => Some(TOO_LONG),
                 }
             }
             // It says that nothing follows what is still to be answered.
-            Ok((_, Received::Close))
-                if speech.as_ref().is_some_and(|speech| !speech.is_silent()) =>
-            {
+            Ok((_, Received::Close)) if speech.as_ref().is_some_and(|speech| !speech.is_done()) => {
                 return Step::Wait;
             }
             Ok((_, Received::Close)) => {

@@ -347,6 +347,10 @@ impl Worker {
             }
             // It may still take its answer, and what it sent before has its turn then.
             State::Reading(_) => self.end_if_over(now_ms, key),
+            // What it has said before is answered, if it still takes that.
+            State::Held(held) if matches!(held.framing, Framing::Socket(_)) => {
+                self.process_input(now_ms, transport, key);
+            }
             State::Held(_) => self.close(key, CloseReason::ClientLeft),
             State::Closing(closing) if closing.is_shut => {
                 self.close(key, CloseReason::Finished);

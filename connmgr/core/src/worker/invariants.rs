@@ -1,7 +1,6 @@
 //! What is always true of a [`Worker`], for tests and the simulation: called after each step.
 
 use super::connection::{Connection, Framing, State};
-use super::speech::Speech;
 use super::{Mode, Worker};
 use crate::slab::Key;
 use crate::wheel::TICK_MS;
@@ -73,7 +72,8 @@ impl Worker {
                 assert!(is_timed || !connection.eof, "a half-closed client has a time");
             }
             State::Held(held) if matches!(held.framing, Framing::Socket(_)) => {
-                held.speech().into_iter().for_each(Speech::check_invariants);
+                let is_full = self.is_full(key);
+                held.speech().into_iter().for_each(|speech| speech.check_invariants(is_full));
             }
             State::Held(_) | State::Closing(_) => {
                 assert!(connection.input.is_empty(), "what comes now is dropped");

@@ -12,14 +12,15 @@
 //! out together. The hub takes a packet for a request that nobody ever begins with, only answers; it is named by
 //! [`MessageId`], so that a late word about one says nothing about the next.
 //!
-//! A close is the client's last word: it has its turn when all before it is answered.
+//! A close is the client's last word: it has its turn when all before it is answered, and so has the end of what it sends.
+//! While a client takes nothing, nothing goes out for it: what is answered waits for it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use zhttp::hold::{Change, Message};
-use zhttp::{Envelope, Id, Kind, PacketError};
+use zhttp::{Envelope, Id, Kind, Packet, PacketError};
 
 use super::connection::{Framing, Held, State};
 use super::socket::STOPPING;
@@ -44,6 +45,10 @@ const METHOD: &str = "MESSAGE";
 /// To a client that nobody has answered (H-95).
 const UNANSWERED: Close<'_> = Close { code: CloseCode::TRY_AGAIN, reason: "Nobody has answered" };
 
+/// To a client that does not get to the end of what it says.
+const UNFINISHED: Close<'_> =
+    Close { code: CloseCode::POLICY, reason: "The message took too long" };
+
 /// To a client whose answer cannot be.
 const INVALID_ANSWER: Close<'_> =
     Close { code: CloseCode::INTERNAL, reason: "The handler sent an invalid answer" };
@@ -64,6 +69,8 @@ pub(super) struct Speech {
 struct Open {
     /// By when the packet that is out must be answered, if one is.
     answer_until_ms: Option<u64>,
+    /// By when the message that is not whole must be, if there is one.
+    whole_until_ms: Option<u64>,
     waiting: Messages,
 }
 
@@ -85,42 +92,55 @@ impl Speech {
         Speech { path, number: 0, open: None }
     }
 
-    /// By when the packet that is out must be answered.
-    pub(super) fn answer_until_ms(&self) -> Option<u64> {
-        self.open.as_ref().and_then(|open| open.answer_until_ms)
+    /// What is due next, and when: an answer, or the end of a message.
+    pub(super) fn due(&self) -> Option<(u64, Close<'static>)> {
+        let open = self.open.as_ref()?;
+        // Who is not read from cannot get on.
+        let whole_until_ms = open.whole_until_ms.filter(|_| !self.is_full());
+        let answer = open.answer_until_ms.map(|until_ms| (until_ms, UNANSWERED));
+        let whole = whole_until_ms.map(|until_ms| (until_ms, UNFINISHED));
+        answer.into_iter().chain(whole).min_by_key(|(until_ms, _)| *until_ms)
     }
 
-    /// Whether everything that was said is answered. (Nothing that is whole waits but behind a packet.)
-    pub(super) fn is_silent(&self) -> bool {
-        self.answer_until_ms().is_none()
+    /// Whether nothing is out.
+    fn is_silent(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.answer_until_ms.is_none())
+    }
+
+    /// Whether everything that was said is answered.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_silent() && self.open.as_ref().is_none_or(|open| open.waiting.whole.is_empty())
     }
 
     /// Whether no more of it is to be read for now.
     pub(super) fn is_full(&self) -> bool {
-        let Some(open) = self.open.as_ref().filter(|_| !self.is_silent()) else { return false };
+        let Some(open) = self.open.as_ref().filter(|_| !self.is_done()) else { return false };
         let Messages { bytes, whole } = &open.waiting;
         bytes.len() >= WAITING_BYTES_MAX || whole.len() >= WAITING_MESSAGES_MAX
     }
 
-    /// Takes the next piece of a message.
+    /// Takes the next piece of a message, which must be whole by then.
     pub(super) fn hear(
         &mut self,
-        kind: MessageKind,
-        piece: &[u8],
-        is_end: bool,
+        (kind, piece, is_end): (MessageKind, &[u8], bool),
+        whole_until_ms: u64,
     ) -> Result<(), TooLong> {
-        let waiting = &mut self.open.get_or_insert_default().waiting;
+        let open = self.open.get_or_insert_default();
+        let waiting = &mut open.waiting;
         if waiting.rest_bytes() + piece.len() > MESSAGE_BYTES_MAX {
             return Err(TooLong);
         }
         waiting.bytes.extend_from_slice(piece);
         if is_end {
             waiting.whole.push((waiting.bytes.len(), kind));
+            open.whole_until_ms = None;
+        } else {
+            open.whole_until_ms.get_or_insert(whole_until_ms);
         }
         Ok(())
     }
 
-    /// Hands out what is whole, if nothing is out.
+    /// Hands out what is whole, if nothing is out. What is not has more time: it may have had to wait.
     fn next(&mut self, answer_until_ms: u64) -> Option<Messages> {
         let open = self.open.as_mut().filter(|open| open.answer_until_ms.is_none())?;
         if open.waiting.whole.is_empty() {
@@ -128,6 +148,7 @@ impl Speech {
         }
         let rest = open.waiting.bytes.split_off(open.waiting.whole_bytes());
         let rest = Messages { bytes: rest, whole: Vec::new() };
+        open.whole_until_ms = open.whole_until_ms.map(|_| answer_until_ms);
         open.answer_until_ms = Some(answer_until_ms);
         self.number = self.number.checked_add(1).unwrap_or(1);
         Some(std::mem::replace(&mut open.waiting, rest))
@@ -142,20 +163,24 @@ impl Speech {
     fn take_answer(&mut self, session: SessionId) -> Option<ToHub> {
         let open = self.open.as_mut()?;
         open.answer_until_ms.take()?;
-        if open.waiting.bytes.is_empty() && open.waiting.whole.is_empty() {
+        let is_empty = open.waiting.bytes.is_empty() && open.waiting.whole.is_empty();
+        if is_empty && open.whole_until_ms.is_none() {
             self.open = None;
         }
         let id = Bytes::from(MessageId { session, number: self.number }.to_string());
         Some(ToHub::Done { id, cancel: None })
     }
 
-    /// Checks what is always true.
-    pub(super) fn check_invariants(&self) {
+    /// Checks what is always true, of a client that takes something or not.
+    pub(super) fn check_invariants(&self, is_client_full: bool) {
         let Some(open) = &self.open else { return };
         let waiting = &open.waiting;
         assert!(waiting.rest_bytes() <= MESSAGE_BYTES_MAX, "messages are bounded");
         assert!(waiting.whole.len() <= WAITING_MESSAGES_MAX, "what waits is bounded");
-        assert!(waiting.whole.is_empty() || !self.is_silent(), "what is whole is out, or waits");
+        let waits = !self.is_silent() || is_client_full;
+        assert!(waiting.whole.is_empty() || waits, "what is whole is out, or waits for something");
+        let is_begun = waiting.rest_bytes() == 0 || open.whole_until_ms.is_some();
+        assert!(is_begun, "what is not whole has a time");
         assert!(waiting.whole.is_sorted_by_key(|(end, _)| *end), "one behind the other");
     }
 }
@@ -230,8 +255,11 @@ impl Worker {
         Arc::clone(&self.last_path)
     }
 
-    /// Sends off what the client of a held WebSocket has said, if nothing is out.
+    /// Sends off what the client of a held WebSocket has said, if nothing is out and it takes an answer.
     pub(super) fn say(&mut self, now_ms: u64, key: Key) {
+        if self.connections.get(key).is_none() || self.is_full(key) {
+            return;
+        }
         let answer_until_ms = now_ms.saturating_add(self.config.timeouts.answer_ms);
         let worker = self.config.index;
         let State::Held(held) = &mut self.connections[key.index].state else { return };
@@ -266,22 +294,39 @@ impl Worker {
         self.rearm(key);
     }
 
+    /// Takes a `hold` packet. What answers, and cannot be understood, ends the connection (H-95).
+    pub(super) fn take_hold_packet(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        packet: &Packet<'_>,
+    ) -> Result<(), PacketError> {
+        match Change::read(packet) {
+            Ok(change) => self.take_change(now_ms, transport, key, &change),
+            Err(error) => {
+                if Change::answered_by(packet).is_some_and(|number| self.waits_for(key, number)) {
+                    self.end_held_socket(now_ms, transport, key, Some(INVALID_ANSWER));
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Changes a hold, and says something to its client. That may be an answer; then the first counts (H-93).
-    pub(super) fn take_change(
+    fn take_change(
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
         key: Key,
         change: &Change<'_>,
     ) -> Result<(), PacketError> {
-        let State::Held(held) = &self.connections[key.index].state else { return Ok(()) };
-        if let Some(number) = change.answers
-            && !held.speech().is_some_and(|speech| speech.waits_for(number))
-        {
+        if change.answers.is_some_and(|number| !self.waits_for(key, number)) {
             return Ok(());
         }
+        let State::Held(held) = &self.connections[key.index].state else { return Ok(()) };
         let is_socket = matches!(held.framing, Framing::Socket(_));
-        if !is_socket && change.bodies.clone().next().is_some() {
+        if !is_socket && { change.bodies }.next().is_some() {
             return Err(PacketError::Field { field: "bodies", want: "nothing in format sse" });
         }
         let changed = self.change(now_ms, key, change);
@@ -292,11 +337,11 @@ impl Worker {
         changed?;
         if change.answers.is_none() && self.is_full(key) {
             // It gets no more than its cursors can make good (H-24).
-            self.stats.sends_dropped += change.bodies.clone().count() as u64;
+            self.stats.sends_dropped += { change.bodies }.count() as u64;
             return Ok(());
         }
         let mut out = Vec::new();
-        for body in change.bodies.clone() {
+        for body in change.bodies {
             self.write_held_message(key, body.as_bytes(), &mut out);
         }
         if !out.is_empty() {
@@ -331,8 +376,7 @@ impl Worker {
     ) -> bool {
         let Some((session, number)) = parts_of(id) else { return false };
         if let Named::Held(key) = self.find(session)
-            && let State::Held(held) = &self.connections[key.index].state
-            && held.speech().is_some_and(|speech| speech.waits_for(number))
+            && self.waits_for(key, number)
         {
             self.end_unanswered(now_ms, transport, key);
         }
@@ -343,6 +387,12 @@ impl Worker {
     pub(super) fn is_unanswered(&self, key: Key) -> bool {
         let State::Held(held) = &self.connections[key.index].state else { return false };
         held.speech().is_some_and(|speech| !speech.is_silent())
+    }
+
+    /// Whether the packet of that number of a held WebSocket is out.
+    fn waits_for(&self, key: Key, number: u64) -> bool {
+        let State::Held(held) = &self.connections[key.index].state else { return false };
+        held.speech().is_some_and(|speech| speech.waits_for(number))
     }
 
     /// Ends a held WebSocket that has waited for an answer for too long.

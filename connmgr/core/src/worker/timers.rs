@@ -5,7 +5,7 @@
 //! does not follow them, but is armed again for what remains when it fires. Only where a deadline may
 //! come nearer, the timer is set at once ([`Worker::rearm`]).
 
-use super::connection::{Connection, RequestParts, Response, State};
+use super::connection::{Connection, Held, RequestParts, Response, State};
 use super::speech::Speech;
 use super::{CloseReason, Mode, Output, TIMER_STEPS_PER_TURN, Transport, Worker};
 use crate::http1::ErrorResponse;
@@ -33,6 +33,8 @@ pub struct TimeoutConfig {
     pub linger_ms: u64,
     /// What the client of a held WebSocket has said must be answered within this (hold.md H-95).
     pub answer_ms: u64,
+    /// A message of it must be whole within this (hold.md H-96).
+    pub message_ms: u64,
     /// Who closes a WebSocket waits so long for the other side to do so.
     pub close_ms: u64,
     /// When the edge stops, a client that has just connected may still send its request for so long.
@@ -51,6 +53,7 @@ impl Default for TimeoutConfig {
             eof_ms: 2_000,
             linger_ms: 2_000,
             answer_ms: 60_000,
+            message_ms: 60_000,
             close_ms: 2_000,
             drain_new_ms: 500,
         }
@@ -72,8 +75,8 @@ pub(super) enum Expiry {
     KeepSession,
     /// End a hold whose time is up.
     EndHold,
-    /// End a held WebSocket whose client has no answer.
-    EndUnanswered,
+    /// End a held WebSocket, and say why.
+    EndHeld(Close<'static>),
     /// Tell a held client that the connection lives.
     KeepHold,
 }
@@ -182,23 +185,26 @@ impl Worker {
                 (exchange.eof_until_ms.unwrap_or(NEVER), gone),
                 exchange.expiry(timeouts.req_ms),
             ]),
-            State::Held(held) => {
-                let is_blocked = !connection.output.is_empty();
-                let stuck_ms = held.progress_ms.saturating_add(timeouts.stream_ms);
-                let silent_ms = held.sent_ms.saturating_add(held.keep_alive_ms);
-                let answer_until_ms = held.speech().and_then(Speech::answer_until_ms);
-                earliest([
-                    (held.expires_at_ms.unwrap_or(NEVER), Expiry::EndHold),
-                    (answer_until_ms.unwrap_or(NEVER), Expiry::EndUnanswered),
-                    (if is_blocked { stuck_ms } else { NEVER }, stuck),
-                    (if held.keep_alive_ms > 0 { silent_ms } else { NEVER }, Expiry::KeepHold),
-                ])
-            }
+            State::Held(held) => self.next_held_expiry(held, !connection.output.is_empty()),
             State::Closing(closing) if connection.output.is_empty() => {
                 (closing.linger_until_ms, Expiry::Close(CloseReason::Finished))
             }
             State::Closing(closing) => (closing.linger_until_ms, stuck),
         }
+    }
+
+    /// The same of one that is held, and takes something or not.
+    fn next_held_expiry(&self, held: &Held, is_blocked: bool) -> (u64, Expiry) {
+        let stuck_ms = held.progress_ms.saturating_add(self.config.timeouts.stream_ms);
+        let silent_ms = held.sent_ms.saturating_add(held.keep_alive_ms);
+        let said = held.speech().and_then(Speech::due);
+        let (said_ms, close) = said.unwrap_or((NEVER, CLIENT_IDLE));
+        earliest([
+            (held.expires_at_ms.unwrap_or(NEVER), Expiry::EndHold),
+            (said_ms, Expiry::EndHeld(close)),
+            (if is_blocked { stuck_ms } else { NEVER }, Expiry::Close(CloseReason::TimedOut)),
+            (if held.keep_alive_ms > 0 { silent_ms } else { NEVER }, Expiry::KeepHold),
+        ])
     }
 
     /// Does what is due for a connection. Moves its deadline, so that it is not due again at once.
@@ -228,7 +234,7 @@ impl Worker {
                 }
             }
             Expiry::EndHold => self.expire_hold(now_ms, transport, key),
-            Expiry::EndUnanswered => self.end_unanswered(now_ms, transport, key),
+            Expiry::EndHeld(close) => self.end_held_socket(now_ms, transport, key, Some(close)),
             Expiry::KeepHold => self.keep_alive(now_ms, transport, key),
         }
     }

@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 
 use super::connection::{Closing, Framing, Reading, RequestParts, Response, State};
-use super::{CloseReason, Mode, Output, Transport, Worker};
+use super::{CloseReason, Mode, Output, Transport, Worker, socket};
 use crate::http1::{ErrorResponse, RequestContext, write_error};
 use crate::slab::Key;
 
@@ -128,6 +128,7 @@ impl Worker {
                     self.members.handle_drained(held.hold);
                 }
                 if is_socket {
+                    self.say(now_ms, key);
                     self.process_input(now_ms, transport, key);
                 }
             }
@@ -302,6 +303,9 @@ impl Worker {
             };
             if let Some(request) = request {
                 self.answer_error(now_ms, transport, key, request, &STOPPING);
+            } else if self.is_held_socket(key) {
+                // Its client has had no answer: all others were sent away before.
+                self.end_held_socket(now_ms, transport, key, Some(socket::STOPPING));
             }
             self.close(key, CloseReason::Drained);
         }

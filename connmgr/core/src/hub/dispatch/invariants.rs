@@ -30,6 +30,7 @@ impl Dispatch {
         self.line.check_invariants();
         assert_eq!(waiting, self.line.len(), "places belong to requests");
         assert!(waiting <= self.config.waiting_requests_max, "who waits is bounded");
+        assert!(self.line.bytes() <= self.config.waiting_bytes_max, "so are their bytes");
         for (handler, count) in presence.in_flight() {
             let known = in_flight.remove(handler).unwrap_or(0);
             assert_eq!(count, known, "requests in flight are counted");

@@ -38,11 +38,18 @@ pub(super) struct Line {
     /// The places in each lane; no lane is empty.
     lanes: BTreeMap<Lane, BTreeSet<u64>>,
     last_place: u64,
+    /// Of all their packets.
+    bytes: usize,
 }
 
 impl Line {
     pub(super) fn len(&self) -> usize {
         self.requests.len()
+    }
+
+    /// The bytes of all packets that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// A place at the end of the line.
@@ -59,6 +66,7 @@ impl Line {
         withdrawn: Withdrawn,
         lane: Lane,
     ) {
+        self.bytes += pending.packet.len();
         self.deadlines.insert((deadline_ms, place));
         self.lanes.entry(lane.clone()).or_default().insert(place);
         let waiting = Waiting { pending, deadline_ms, withdrawn, lane };
@@ -82,6 +90,7 @@ impl Line {
     /// Takes out a request.
     pub(super) fn remove(&mut self, place: u64) -> Option<Waiting> {
         let waiting = self.requests.remove(&place)?;
+        self.bytes -= waiting.pending.packet.len();
         self.deadlines.remove(&(waiting.deadline_ms, place));
         self.leave_lane(&waiting.lane, place);
         Some(waiting)
@@ -147,6 +156,8 @@ impl Line {
         assert_eq!(self.requests.len(), self.deadlines.len(), "deadlines belong to requests");
         let in_lanes: usize = self.lanes.values().map(BTreeSet::len).sum();
         assert_eq!(self.requests.len(), in_lanes, "each request stands in one lane");
+        let packets = self.requests.values().map(|waiting| waiting.pending.packet.len());
+        assert_eq!(self.bytes, packets.sum::<usize>(), "their bytes are counted");
         for (place, waiting) in &self.requests {
             assert!(self.deadlines.contains(&(waiting.deadline_ms, *place)), "it has an end");
             assert!(self.lanes[&waiting.lane].contains(place), "it stands where it says");

@@ -20,6 +20,7 @@ impl Edge {
         let config = DispatchConfig {
             handler_wait_ms: WAIT_MS,
             waiting_requests_max: 3,
+            waiting_bytes_max: 30,
             routes,
             req_group: 2,
         };
@@ -592,6 +593,17 @@ fn a_handler_has_room_when_another_is_lost_with_its_session() {
     edge.left(0, "b");
     assert_eq!(edge.said(0), ["1 left", "2 to a"]);
     edge.dispatch.check_invariants(&edge.presence);
+}
+
+#[test]
+fn who_waits_is_bounded_in_bytes() {
+    let mut edge = Edge::new();
+    edge.request_of(Class::Message, 0, "0123456789", "/events/");
+    edge.request_of(Class::Message, 0, "0123456789-0123456789", "/events/");
+    assert_eq!(edge.said(0), ["0123456789-0123456789 refused"]);
+    edge.request_of(Class::Message, 0, "01234567890123456789", "/events/");
+    edge.hello("a", 0);
+    assert_eq!(edge.said(0), ["0123456789 to a", "01234567890123456789 to a"]);
 }
 
 /// What a client says waits for those who said hello, and for nobody else. It is given again as long as it has time, and

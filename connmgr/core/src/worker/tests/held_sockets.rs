@@ -14,7 +14,7 @@ pub(super) fn hold(edge: &mut Edge, params: &HoldParams<'_>, channels: &[&str]) 
     hold_with(edge, params, channels, "")
 }
 
-fn hold_with(
+pub(super) fn hold_with(
     edge: &mut Edge,
     params: &HoldParams<'_>,
     channels: &[&str],

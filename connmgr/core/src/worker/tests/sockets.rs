@@ -95,7 +95,7 @@ fn open_compressed(edge: &mut Edge, credits: u64) -> (Key, Session, String) {
 }
 
 /// A message of a client that compresses.
-fn compressed(body: &[u8]) -> Vec<u8> {
+pub(super) fn compressed(body: &[u8]) -> Vec<u8> {
     let deflate = Deflate::choose([&b"permessage-deflate"[..]].into_iter());
     let mut frame = Vec::new();
     let message = (MessageKind::Binary, body, true);

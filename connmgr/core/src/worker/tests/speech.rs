@@ -1,11 +1,13 @@
 //! What the clients of held WebSockets say (hold.md §4.1).
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use zhttp::hold::{Change, ChangeLists, Format, HoldParams, Message};
 use zhttp::{Cursor, Kind, Packet};
 
-use super::held_sockets::{event, events, head, hold};
-use super::sockets::{close, frames, ping, text};
+use super::held_sockets::{event, events, head, hold, hold_with};
+use super::sockets::{close, compressed, frames, ping, text};
 use super::{BACKLOG_BYTES_MAX, Edge, Key, Session, WorkerConfig, config};
 use crate::hub::{Class, FromHub, Pending, ToHub};
 use crate::websocket::{Mask, MessageKind, Pool, Sender};
@@ -284,6 +286,116 @@ fn a_client_that_takes_nothing_gets_its_answer() {
     edge.end();
 }
 
+/// What an inflater has taken in and not given out needs no further byte.
+#[test]
+fn the_rest_of_a_compressed_message_is_not_waited_for() {
+    let mut edge = Edge::new();
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let (client, mut session) = hold_with(&mut edge, &params(), &[], offer);
+    // Bytes of eight and of nine bits, and repetitions of many lengths: so some end with the last bit of a byte.
+    let shapes = (0..16).flat_map(|prefix| (101..200).map(move |len| (prefix, len)));
+    for (number, (prefix, len)) in (1..).zip(shapes) {
+        let mut body: Vec<u8> = (0..prefix).map(|byte| 200 + byte).collect();
+        body.resize(len, b'x');
+        edge.send(client, compressed_to_the_end(&body));
+        assert_eq!(edge.said().len(), 1, "{prefix} {len}");
+        edge.answer(&mut session, number, &[]);
+    }
+    edge.send(client, compressed(&[b'x'; 1000]));
+    assert_eq!(edge.said().len(), 1);
+    edge.end();
+}
+
+/// A binary message whose last block is marked so. Masked with zeros.
+fn compressed_to_the_end(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(body).unwrap();
+    let deflated = encoder.finish().unwrap();
+    let mut frame = vec![0xc2, 0x80 | deflated.len() as u8, 0, 0, 0, 0];
+    frame.extend(deflated);
+    frame
+}
+
+/// H-94: so no more than one answer can pass the bound.
+#[test]
+fn while_a_client_takes_nothing_nothing_goes_out_for_it() {
+    let mut edge = Edge::new();
+    let (client, mut session) = hold(&mut edge, &params(), &["o:a"]);
+    head(&mut edge, "o:a", 0);
+    edge.send(client, [text("one"), text("two")].concat());
+    edge.said();
+    edge.client(client).takes = Some(0);
+    for after in 0..50 {
+        edge.hub(&events("o:a", after, 1, false));
+    }
+    edge.answer(&mut session, 1, &["done one"]);
+    assert_eq!(edge.said(), []);
+    edge.advance(100_000);
+    assert!(!edge.is_shut(client), "that is its own fault");
+    edge.take(client, 100_000);
+    assert_eq!(edge.said()[0].bodies, ["two"]);
+    edge.end();
+}
+
+/// H-96: who has closed its side is answered, as far as it takes that.
+#[test]
+fn the_end_of_what_is_sent_waits_for_the_answers() {
+    let mut edge = Edge::new();
+    let (client, mut session) = hold(&mut edge, &params(), &[]);
+    edge.send(client, [text("one"), text("two")].concat());
+    edge.half_close(client);
+    edge.said();
+    edge.answer(&mut session, 1, &["done one"]);
+    assert_eq!(edge.said()[0].bodies, ["two"]);
+    assert!(!edge.is_closed(client));
+    edge.answer(&mut session, 2, &["done two"]);
+    assert_eq!(frames(&mut edge, client), ["Text done one", "Text done two"]);
+    assert!(edge.is_closed(client));
+
+    let (client, mut session) = hold(&mut edge, &params(), &[]);
+    edge.send(client, [text("one"), close(Some(3000), "")].concat());
+    edge.half_close(client);
+    edge.answer(&mut session, 1, &["done one"]);
+    assert_eq!(frames(&mut edge, client), ["Text done one", "close 3000 "]);
+    edge.end();
+}
+
+#[test]
+fn a_message_has_a_minute_to_become_whole() {
+    let mut edge = Edge::new();
+    let (client, mut session) = hold(&mut edge, &params(), &[]);
+    let [begin, end] = [&pieces(&["on", "e"])[..8], &pieces(&["on", "e"])[8..]];
+    edge.send(client, begin);
+    edge.advance(59_900);
+    edge.send(client, [end, begin].concat());
+    assert_eq!(edge.said()[0].bodies, ["binary one"]);
+    edge.advance(59_900);
+    edge.answer(&mut session, 1, &[]);
+    edge.advance(90);
+    assert_eq!(frames(&mut edge, client), [""; 0], "its time began with it");
+    edge.advance(20);
+    assert_eq!(frames(&mut edge, client), ["close 1008 The message took too long"]);
+    edge.end();
+}
+
+/// H-95.
+#[test]
+fn a_malformed_answer_ends_it() {
+    let mut edge = Edge::new();
+    let (client, mut session) = hold(&mut edge, &params(), &[]);
+    edge.send(client, text("hello"));
+    for (number, got) in [(2, &[][..]), (1, &["close 1011 The handler sent an invalid answer"])] {
+        let packet = session.packet(Kind::Hold, |fields| {
+            fields.int("answers", number);
+            fields.int("bodies", 7);
+        });
+        edge.packet(packet);
+        assert_eq!(frames(&mut edge, client), got);
+    }
+    assert_eq!(edge.worker.stats().bad_packets, 2);
+    edge.end();
+}
+
 /// An edge that stops lets the answer that is under way through; what nobody has yet is not taken any more.
 #[test]
 fn a_drain_waits_for_the_answer() {
@@ -298,6 +410,16 @@ fn a_drain_waits_for_the_answer() {
     let got = frames(&mut edge, client);
     assert_eq!(got, ["Text done one", "close 1001 The server is stopping"]);
     assert_eq!(edge.said(), []);
+
+    // Whom nobody answers until it stops is sent away all the same.
+    let mut edge = Edge::new();
+    let (client, _) = hold(&mut edge, &params(), &[]);
+    edge.send(client, text("one"));
+    edge.worker.drain(edge.now_ms, &mut edge.sockets);
+    edge.worker.stop(edge.now_ms, &mut edge.sockets);
+    edge.turn();
+    assert_eq!(frames(&mut edge, client), ["close 1001 The server is stopping"]);
+    assert!(edge.is_closed(client));
     edge.end();
 }
 
@@ -343,7 +465,8 @@ fn who_leaves_needs_no_answer() {
     let (client, mut session): (Key, Session) = hold(&mut edge, &params(), &[]);
     edge.send(client, text("hello"));
     edge.told();
-    edge.half_close(client);
+    edge.worker.handle_error(client);
+    edge.turn();
     assert!(edge.is_closed(client));
     assert_eq!(edge.done(), [format!("{}/1", session.id)]);
     let (next, _) = hold(&mut edge, &params(), &[]);
