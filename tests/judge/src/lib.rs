@@ -1,8 +1,9 @@
 //! The judge: compares what each client saw with what the store acknowledged.
 //!
 //! Written apart from the code under test, and sharing nothing with it: its own cursors ([`Id`], [`Cursors`]), its own
-//! reader of server-sent events ([`sse`]), its own idea of what follows what. Plain data comes in: what became of each
-//! log ([`History`]), the bytes that a client got ([`Reader`]); a verdict comes out. So the same judge can be held
+//! readers of server-sent events ([`sse`]) and of WebSocket frames ([`frames`]), its own idea of what follows what. Plain
+//! data comes in: what became of each log ([`History`]), the bytes that a client got ([`Reader`], [`SocketReader`]); a
+//! verdict comes out. So the same judge can be held
 //! against a simulation, or against real processes.
 //!
 //! What is promised, and judged:
@@ -13,17 +14,20 @@
 //! * A gap is true: it begins where the reader stands, ends before an event that does not follow, and nothing that it
 //!   spans is kept. A gap that leads back is told only to who stood beyond the end of the log (a fail-over had lost the
 //!   place), and leads to where the log ended.
-//! * An id says where the reader stands in each of its channels, exactly.
+//! * An id says where the reader stands in each of its channels, exactly. On a WebSocket each event says it for its own.
 //! * A response that ends in order ends behind a whole event, and only if its end was due.
 //! * In the end everybody has everything that is kept ([`Reader::lack`]), and nobody stands beyond the end of a log.
 
 #![forbid(unsafe_code)]
 
 mod afterwards;
+pub mod frames;
 mod history;
 mod id;
 mod reader;
+mod socket;
 pub mod sse;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -31,3 +35,4 @@ pub use afterwards::Known;
 pub use history::{History, Log, Record};
 pub use id::{Cursors, Id};
 pub use reader::{Begin, GapKind, Reader, Seen, Taken, Tally};
+pub use socket::{Got, SocketReader};

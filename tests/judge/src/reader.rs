@@ -2,10 +2,11 @@
 
 mod counting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::sse::{Block, SseReader, field};
-use crate::{Cursors, History, Id, Log, Record};
+use crate::standing::{Standing, Told};
+use crate::{Cursors, History, Id};
 
 pub use counting::Tally;
 
@@ -72,13 +73,9 @@ pub enum Seen {
 #[derive(Debug, Default)]
 pub struct Reader {
     /// Where it stands.
-    places: BTreeMap<usize, Id>,
-    /// The channels that it reads.
-    set: BTreeSet<usize>,
+    standing: Standing,
     /// The channels that it has read until a change whose effect it has not seen.
     set_before: Option<BTreeSet<usize>>,
-    /// Channels of which it has the end, and got nothing since.
-    ended: BTreeSet<usize>,
     last_id: Option<String>,
     /// The channel of the last id, if that is plain.
     last_channel: Option<usize>,
@@ -103,16 +100,11 @@ impl Reader {
     /// A response begins.
     pub fn begin(&mut self, history: &History, begin: Begin<'_>) {
         let presented = begin.presented.and_then(Cursors::parse);
-        self.places.clear();
-        self.ended.clear();
+        self.standing = Standing::default();
         for taken in begin.taken {
             let had = presented.as_ref().and_then(|id| id.of(&history.log(taken.channel).name));
-            self.places.insert(taken.channel, had.unwrap_or(taken.at));
-            if taken.ended {
-                self.ended.insert(taken.channel);
-            }
+            self.standing.add(*taken, had, begin.tick);
         }
-        self.set = self.places.keys().copied().collect();
         self.set_before = None;
         self.sse = SseReader::default();
         self.asked_tick = begin.tick;
@@ -126,16 +118,18 @@ impl Reader {
 
     /// A handler changes what the connection reads; it shows later, or never.
     pub fn change(&mut self, added: &[Taken], removed: &[usize]) {
-        self.set_before = Some(self.set.clone());
+        self.set_before = Some(self.standing.set.clone());
         for channel in removed {
-            self.set.remove(channel);
+            // What it has got of it stays true until it shows that nothing more comes.
+            self.standing.set.remove(channel);
         }
         for taken in added {
-            self.set.insert(taken.channel);
-            self.places.insert(taken.channel, taken.at);
-            if taken.ended {
-                self.ended.insert(taken.channel);
-            }
+            let had_end = self.standing.ended.contains(&taken.channel);
+            self.standing.add(
+                Taken { ended: taken.ended || had_end, ..*taken },
+                None,
+                self.asked_tick,
+            );
         }
     }
 
@@ -164,36 +158,30 @@ impl Reader {
         if !self.sse.is_at_boundary() {
             return Err("the response ends within an event".into());
         }
-        let ended = |set: &BTreeSet<usize>| set.is_subset(&self.ended);
-        let is_due = ended(&self.set) || self.set_before.as_ref().is_some_and(ended);
+        let ended = |set: &BTreeSet<usize>| set.is_subset(&self.standing.ended);
+        let is_due = ended(&self.standing.set) || self.set_before.as_ref().is_some_and(ended);
         if !(may_end || self.was_sent_away || is_due) {
-            return Err(format!("the response ends, and {:?} have not all ended", self.set));
+            return Err(format!(
+                "the response ends, and {:?} have not all ended",
+                self.standing.set
+            ));
         }
         Ok(())
     }
 
     /// Whether it has the end of everything that it reads: then its response should have ended.
     pub fn is_finished(&self) -> bool {
-        !self.set.is_empty() && self.set.is_subset(&self.ended)
+        self.standing.is_finished()
     }
 
     /// What it lacks: an event that is kept and that it has not got, or word that its place is gone.
     pub fn lack(&self, history: &History) -> Option<String> {
-        self.set.iter().find_map(|channel| {
-            let (log, at) = (history.log(*channel), self.places[channel]);
-            let head = log.head();
-            if at < head {
-                return Some(format!("stands at {at} in {}, which is at {head}", log.name));
-            }
-            // Who has an END has all that it waits for; and of a log that is none nothing can be told.
-            let is_beyond = at > head && head != Id::START && !self.ended.contains(channel);
-            is_beyond.then(|| format!("stands at {at} in {}, beyond its end {head}", log.name))
-        })
+        self.standing.lack(history)
     }
 
     /// Whether it stands before the end of a log.
     pub fn is_behind(&self, history: &History) -> bool {
-        self.places.iter().any(|(channel, at)| *at < history.log(*channel).head())
+        self.standing.is_behind(history)
     }
 
     fn judge(&mut self, history: &History, block: &Block) -> Result<Option<Seen>, String> {
@@ -207,8 +195,8 @@ impl Reader {
             // Of one channel it may be the one that was read alone before a change.
             let alone = |set: &BTreeSet<usize>| (set.len() == 1).then(|| set.first().copied());
             let before = self.set_before.as_ref().and_then(alone);
-            let channel = alone(&self.set).or(before).flatten();
-            let channel = channel.or_else(|| self.set.first().copied());
+            let channel = alone(&self.standing.set).or(before).flatten();
+            let channel = channel.or_else(|| self.standing.set.first().copied());
             let channel = channel.ok_or("an id, and no channels")?;
             self.judge_id(history, (channel, block), &said)?;
             return Ok(Some(Seen::Marker));
@@ -230,25 +218,9 @@ impl Reader {
         }
         let channel = field(data, "channel").or_else(|_| field(data, "channel_id"))?;
         let channel = history.channel_of(channel).ok_or_else(|| format!("no channel {channel}"))?;
-        let log = history.log(channel);
-        let at = *self.places.get(&channel).ok_or_else(|| format!("{} is not read", log.name))?;
-        let to = said.as_ref().and_then(|said| said.of(&log.name));
-        let (seen, to) = match control_type {
-            "gap" => self.judge_gap(log, at, data)?,
-            _ => {
-                let to = to.ok_or("an event without an id")?;
-                let record = judge_event(log, at, (to, data), is_control)?;
-                (Seen::Event { channel, end: record.end, control: is_control }, to)
-            }
-        };
-        self.places.insert(channel, to);
-        // What leads back was told by the handler that has put it there, and knows whether that is an end.
-        if seen != Seen::Gap(GapKind::Back) {
-            self.ended.remove(&channel);
-        }
-        if matches!(seen, Seen::Event { end: true, .. }) {
-            self.ended.insert(channel);
-        }
+        let to = said.as_ref().and_then(|said| said.of(&history.log(channel).name));
+        let told = Told { to, is_control, control_type, data };
+        let seen = self.standing.handle(history, channel, &told)?;
         match said {
             Some(said) => self.judge_id(history, (channel, block), &said)?,
             // A handler tells of several in a row, with an id behind the last.
@@ -267,81 +239,28 @@ impl Reader {
     ) -> Result<(), String> {
         let stands = |set: &BTreeSet<usize>| match said {
             Cursors::Plain(id) => {
-                set.len() == 1 && set.contains(&channel) && self.places[&channel] == *id
+                set.len() == 1 && set.contains(&channel) && self.standing.places[&channel] == *id
             }
             Cursors::Composite { .. } => {
-                let is_at =
-                    |other: &usize| said.of(&history.log(*other).name) == Some(self.places[other]);
+                let is_at = |other: &usize| {
+                    said.of(&history.log(*other).name) == Some(self.standing.places[other])
+                };
                 set.len() == said.channels() && set.len() > 1 && set.iter().all(is_at)
             }
         };
         let is_old = self.set_before.as_ref().is_some_and(stands);
-        if stands(&self.set) {
+        if stands(&self.standing.set) {
             if !is_old {
                 self.set_before = None;
             }
         } else if !is_old {
-            return Err(format!("the id {said:?} is not where it stands: {:?}", self.places));
+            return Err(format!(
+                "the id {said:?} is not where it stands: {:?}",
+                self.standing.places
+            ));
         }
         self.last_id.clone_from(&block.id);
         self.last_channel = matches!(said, Cursors::Plain(_)).then_some(channel);
         Ok(())
     }
-
-    fn judge_gap(&self, log: &Log, at: Id, data: &str) -> Result<(Seen, Id), String> {
-        let id = |name| Id::parse(field(data, name)?).ok_or(format!("no cursor in {data}"));
-        let (from, to) = (id("from")?, id("to")?);
-        let reason = field(data, "reason")?;
-        let name = &log.name;
-        if from != at {
-            return Err(format!("{name}: told of a gap from {from}, and stands at {at}"));
-        }
-        if to.before() < at || to == at {
-            let mut heads = log.heads_since(self.asked_tick);
-            if !heads.any(|head| head == to.before() && head < at) {
-                return Err(format!("{name}: led back from {from} to {to}, which is no end"));
-            }
-            return Ok((Seen::Gap(GapKind::Back), to.before()));
-        }
-        if let Some(kept) = log.between(at, to).find(|record| record.is_kept) {
-            let kept = kept.id;
-            return Err(format!("{name}: told of a gap from {from} to {to}, but {kept} is kept"));
-        }
-        let first = log.record(to);
-        let first =
-            first.ok_or_else(|| format!("{name}: told of a gap to {to}, which never was"))?;
-        if first.follows(at) {
-            return Err(format!("{name}: told of a gap from {from} to {to} where none is"));
-        }
-        // Who stands behind the place from which the log goes on has what was lost (H-57).
-        let is_same_log = at == Id::START || (at.epoch >= first.born && at <= first.prev);
-        if reason != if is_same_log { "trimmed" } else { "recreated" } {
-            return Err(format!("{name}: the gap from {from} to {to} is not {reason}"));
-        }
-        let is_lost = log.record(at).is_some_and(|record| record.is_lost)
-            || log.between(at, to).any(|record| record.is_lost);
-        let kind = match is_same_log {
-            _ if is_lost => GapKind::Lost,
-            true => GapKind::Trimmed,
-            false => GapKind::Recreated,
-        };
-        Ok((Seen::Gap(kind), to.before()))
-    }
-}
-
-fn judge_event<'a>(
-    log: &'a Log,
-    at: Id,
-    (id, data): (Id, &str),
-    control: bool,
-) -> Result<&'a Record, String> {
-    let name = &log.name;
-    let record = log.record(id).ok_or_else(|| format!("{name} never had {id}"))?;
-    if &*record.data != data || record.control != control {
-        return Err(format!("{name} {id} was changed on its way"));
-    }
-    if !record.follows(at) {
-        return Err(format!("{name}: got {id}, which does not follow {at}"));
-    }
-    Ok(record)
 }

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use crate::{Begin, Cursors, GapKind, History, Id, Reader, Record, Seen, Taken};
+use crate::{Begin, Cursors, GapKind, Got, History, Id, Reader, Record, Seen, SocketReader, Taken};
 
 const fn id(epoch: u64, offset: u64) -> Id {
     Id::new(epoch, offset)
@@ -171,4 +171,94 @@ fn a_reader_goes_on_where_it_was() {
     reader.begin(&history, Begin { presented: Some(&composite), taken: &taken, tick });
     let again = event(&history, id(10, 2)).replace("id: 10-2", &format!("id: {composite}"));
     assert!(reader.handle_bytes(&history, again.as_bytes()).is_err());
+}
+
+/// A frame with a text message.
+fn message(text: &str) -> Vec<u8> {
+    let len = match text.len() {
+        len @ 0..126 => vec![len as u8],
+        len => [&[126][..], &(len as u16).to_be_bytes()].concat(),
+    };
+    [&[0x81][..], &len, text.as_bytes()].concat()
+}
+
+fn socket_event(history: &History, at: Id) -> String {
+    let data = &history.log(0).record(at).unwrap().data;
+    format!(r#"{{"type":"event","channel":"c0","cursor":"{at}","event":"stream","data":{data}}}"#)
+}
+
+fn socket_gap(from: &str, to: &str, reason: &str, cursor: &str) -> String {
+    let data = format!(
+        r#"{{"control_type":"gap","channel":"c0","from":"{from}","to":"{to}","reason":"{reason}"}}"#
+    );
+    format!(
+        r#"{{"type":"event","channel":"c0","cursor":"{cursor}","event":"control","data":{data}}}"#
+    )
+}
+
+/// What the client of a WebSocket makes of these messages, which stands there.
+fn told(history: &History, at: Id, texts: &[&str]) -> Result<(SocketReader, Vec<Got>), String> {
+    let mut reader = SocketReader::default();
+    reader.begin(false);
+    reader.subscribe(Taken { channel: 0, at, ended: false }, None, history.tick())?;
+    let mut all = Vec::new();
+    for text in texts {
+        reader.push(&message(text));
+        all.extend(reader.next_got(history)?);
+    }
+    Ok((reader, all))
+}
+
+#[test]
+fn a_client_of_a_websocket_is_owed_the_same() {
+    let history = history();
+    let events = [id(10, 2), id(10, 3), id(20, 1)].map(|at| socket_event(&history, at));
+    let texts: Vec<&str> = events.iter().map(|text| &**text).collect();
+    let (mut reader, got) = told(&history, id(10, 1), &texts).unwrap();
+    let is_end = |got: &Got| matches!(got, Got::Seen(Seen::Event { end: true, .. }));
+    assert_eq!(got.iter().map(is_end).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(reader.place(0), Some(id(20, 1)));
+    assert!(reader.lack(&history).is_some() && !reader.is_finished());
+    let gap = socket_gap("20-1", "30-2", "recreated", "30-1");
+    let (_, got) = told(&history, id(20, 1), &[&gap, "anything"]).unwrap();
+    assert_eq!(got, [Got::Seen(Seen::Gap(GapKind::Recreated)), Got::Text("anything".into())]);
+    // Behind the word that it reads a channel no more, nothing of it may come; and none is subscribed twice.
+    reader.unsubscribe(0);
+    reader.push(&message(&socket_event(&history, id(20, 2))));
+    assert!(reader.next_got(&history).unwrap_err().contains("is not read"));
+    let taken = Taken { channel: 0, at: id(20, 1), ended: false };
+    reader.subscribe(taken, None, 0).unwrap();
+    assert!(reader.subscribe(taken, None, 0).is_err());
+}
+
+#[test]
+fn what_is_wrong_on_a_websocket_does_not_pass() {
+    let history = history();
+    let wrong = |at, text: &str, why: &str| {
+        let error = told(&history, at, &[text]).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    };
+    let (second, third) = (socket_event(&history, id(10, 2)), socket_event(&history, id(10, 3)));
+    wrong(id(10, 2), &second, "does not follow");
+    wrong(id(10, 1), &third, "does not follow");
+    wrong(id(10, 1), &second.replace(r#""cursor":"10-2"#, r#""cursor":"10-3"#), "changed");
+    wrong(id(10, 1), &second.replace(r#""c0""#, r#""c1""#), "is not read");
+    wrong(id(10, 1), &second.replace(r#""c0""#, r#""c9""#), "no channel");
+    wrong(id(10, 1), &second.replace(r#""stream""#, r#""control""#), "control_type");
+    wrong(id(10, 1), &second.replace(r#","event""#, r#", "event""#), "as events are");
+    wrong(id(10, 1), &second.replace(r#""event":"stream","#, ""), "as events are");
+    wrong(id(20, 1), &socket_gap("20-1", "30-2", "recreated", "30-2"), "comes with the cursor");
+    wrong(id(20, 1), &socket_gap("20-2", "30-2", "recreated", "30-1"), "stands at");
+}
+
+#[test]
+fn what_a_handler_offers_counts_when_it_shows() {
+    let history = history();
+    let mut reader = SocketReader::default();
+    reader.begin(false);
+    reader.offer(Taken { channel: 0, at: id(10, 1), ended: false }, history.tick());
+    assert!(!reader.is_settled() && reader.channels().is_empty());
+    reader.push(&message(&socket_event(&history, id(10, 2))));
+    assert!(reader.next_got(&history).unwrap().is_some());
+    assert_eq!(reader.place(0), Some(id(10, 2)));
 }

@@ -8,8 +8,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use forebay_core::Key;
 use forebay_core::hold::{Fed, Run};
 use forebay_core::hub::FromHub;
+use forebay_core::session::SessionId;
+use zhttp::hold::Change;
+use zhttp::{Kind, Packet};
 
 use crate::clients::State;
 use crate::coverage::Mark;
@@ -33,6 +38,12 @@ const PACKET_BYTES_MAX: usize = 2000;
 
 /// The word to a client that the edge stops, and the last chunk: they end a response, however much waits.
 const END_BYTES_MAX: usize = 300;
+
+/// A pong: who takes nothing is not read either, but for the ping that came first (hold.md §4.1).
+const PONG_BYTES_MAX: usize = 127;
+
+/// What is around a text message, at most: its head, and what compression adds to what it cannot make shorter.
+const MESSAGE_FRAMING_BYTES_MAX: usize = 24;
 
 /// The head of an answer, or an answer of the edge itself.
 const HEAD_BYTES_MAX: usize = 300;
@@ -87,7 +98,7 @@ impl World {
                 continue;
             }
             let max = if socket.is_reader {
-                reader_bytes_max(&self.scenario)
+                reader_bytes_max(&self.scenario) + PONG_BYTES_MAX + socket.answer_bytes
             } else {
                 visitor_bytes_max(&self.scenario)
             };
@@ -115,6 +126,9 @@ impl World {
 
     /// A worker is about to hear of something.
     pub(crate) fn see_worker_message(&mut self, life: u64, worker: usize, message: &FromHub) {
+        if let FromHub::Packet(bytes) = message {
+            return self.see_answer(worker, bytes);
+        }
         let FromHub::Fed(Fed::Events(run)) = message else { return };
         self.see_crowd(worker, run);
         let max = self.scenario.limits.fanout.queue_bytes_max;
@@ -129,6 +143,26 @@ impl World {
         self.mark(Mark::EventsInFanout);
         if is_full {
             self.mark(Mark::FanoutFull);
+        }
+    }
+
+    /// A worker is about to hear what a handler answers to a client, which passes the bound of what waits for it, by one
+    /// answer (H-94).
+    fn see_answer(&mut self, worker: usize, bytes: &Bytes) {
+        let Ok(packet @ Packet { kind: Kind::Hold, .. }) = Packet::parse(bytes) else { return };
+        let Ok(change @ Change { answers: Some(_), .. }) = Change::read(&packet) else { return };
+        let framed = |body: &str| body.len() + MESSAGE_FRAMING_BYTES_MAX;
+        let answer_bytes = change.bodies.map(framed).sum();
+        let max = self.scenario.limits.backlog_bytes_max;
+        let Some(edge) = &mut self.edge else { return };
+        let seat = &mut edge.seats[worker];
+        let session = { packet.ids }.next().and_then(|id| SessionId::parse(id.id));
+        let is_its = |key: &Key| session.is_some_and(|session| session.slot == key.index);
+        let open = seat.sockets.table.iter_mut().find(|(key, it)| is_its(key) && !it.is_closed);
+        let Some((key, socket)) = open else { return };
+        socket.answer_bytes = socket.answer_bytes.max(answer_bytes);
+        if seat.machine.unsent_bytes(*key) > max {
+            self.mark(Mark::AnswerToFull);
         }
     }
 

@@ -229,12 +229,7 @@ impl World {
             }
             Seen::Gap(kind) => {
                 self.counts.gaps += 1;
-                self.mark(match kind {
-                    GapKind::Trimmed => Mark::GapTrimmed,
-                    GapKind::Recreated => Mark::GapRecreated,
-                    GapKind::Lost => Mark::GapLost,
-                    GapKind::Back => Mark::GapBack,
-                });
+                self.mark_gap(kind);
             }
             Seen::Note => self.mark(Mark::NoteSeen),
             Seen::Comment => {
@@ -244,6 +239,15 @@ impl World {
             Seen::Draining => self.clients[client].may_end = true,
             Seen::Marker => {}
         }
+    }
+
+    pub(crate) fn mark_gap(&mut self, kind: GapKind) {
+        self.mark(match kind {
+            GapKind::Trimmed => Mark::GapTrimmed,
+            GapKind::Recreated => Mark::GapRecreated,
+            GapKind::Lost => Mark::GapLost,
+            GapKind::Back => Mark::GapBack,
+        });
     }
 
     /// A response is whole.

@@ -36,7 +36,12 @@ impl World {
 
     /// A client sends, a moment later, at times in pieces. Says when all is sent.
     pub(crate) fn send_soon(&mut self, conn: Conn, bytes: &[u8]) -> u64 {
-        let mut due_ms = self.now_ms;
+        self.send_behind(conn, self.now_ms, bytes)
+    }
+
+    /// The same, but not before then: behind what it has sent already.
+    pub(crate) fn send_behind(&mut self, conn: Conn, after_ms: u64, bytes: &[u8]) -> u64 {
+        let mut due_ms = self.now_ms.max(after_ms);
         let mut rest = bytes;
         while !rest.is_empty() {
             let cut = if self.random.chance(200) {
@@ -123,7 +128,7 @@ impl World {
         let Some(socket) = self.socket(conn) else { return };
         let owner = socket.owner;
         if bytes > max
-            && matches!(owner, Owner::Client(_))
+            && matches!(owner, Owner::Client(_) | Owner::Speaker(_))
             && !std::mem::replace(&mut socket.is_blocked, true)
         {
             self.mark(Mark::Blocked);
@@ -143,9 +148,10 @@ impl World {
         let owner = socket.owner;
         let wait_ms = match owner {
             Owner::Vanished => return,
-            Owner::Client(client) if self.pauses(client, conn) => return,
+            _ if self.pauses(owner, conn) => return,
             Owner::Client(client) if self.clients[client].sip_bytes > 0 => SIP_MS,
-            Owner::Client(_) => 2,
+            Owner::Speaker(speaker) if self.speakers[speaker].sip_bytes > 0 => SIP_MS,
+            Owner::Client(_) | Owner::Speaker(_) => 2,
             Owner::Visitor(visitor) => self.visitor_wait_ms(visitor),
         };
         let due_ms = self.now_ms + self.random.up_to(wait_ms);
@@ -156,9 +162,15 @@ impl World {
     }
 
     /// Whether a client does not read this connection, which is the one that it has.
-    fn pauses(&self, client: usize, conn: Conn) -> bool {
-        let client = &self.clients[client];
-        client.is_paused && client.conn == Some(conn)
+    fn pauses(&self, owner: Owner, conn: Conn) -> bool {
+        let (is_paused, its) = match owner {
+            Owner::Client(client) => (self.clients[client].is_paused, self.clients[client].conn),
+            Owner::Speaker(speaker) => {
+                (self.speakers[speaker].is_paused, self.speakers[speaker].conn)
+            }
+            Owner::Visitor(_) | Owner::Vanished => return false,
+        };
+        is_paused && its == Some(conn)
     }
 
     /// A client reads what waits for it, or a sip of it.
@@ -168,8 +180,9 @@ impl World {
         let owner = socket.owner;
         let sip_bytes = match owner {
             Owner::Vanished => return Ok(()),
-            Owner::Client(client) if self.pauses(client, conn) => return Ok(()),
+            _ if self.pauses(owner, conn) => return Ok(()),
             Owner::Client(client) => self.clients[client].sip_bytes,
+            Owner::Speaker(speaker) => self.speakers[speaker].sip_bytes,
             Owner::Visitor(_) => 0,
         };
         let Some(socket) = self.socket(conn) else { return Ok(()) };
@@ -219,7 +232,10 @@ impl World {
             Owner::Visitor(visitor) if self.visitors[visitor].conn == Some(conn) => {
                 self.visitor_bytes(visitor, bytes)
             }
-            Owner::Client(_) | Owner::Visitor(_) | Owner::Vanished => Ok(()),
+            Owner::Speaker(speaker) if self.speakers[speaker].conn == Some(conn) => {
+                self.speaker_bytes(speaker, bytes)
+            }
+            Owner::Client(_) | Owner::Speaker(_) | Owner::Visitor(_) | Owner::Vanished => Ok(()),
         }
     }
 
@@ -243,7 +259,10 @@ impl World {
             Owner::Visitor(visitor) if self.visitors[visitor].conn == Some(conn) => {
                 self.visitor_cut(visitor, is_excused)
             }
-            Owner::Client(_) | Owner::Visitor(_) | Owner::Vanished => Ok(()),
+            Owner::Speaker(speaker) if self.speakers[speaker].conn == Some(conn) => {
+                self.speaker_cut(speaker, is_excused)
+            }
+            Owner::Client(_) | Owner::Speaker(_) | Owner::Visitor(_) | Owner::Vanished => Ok(()),
         }
     }
 

@@ -191,6 +191,60 @@ marks! {
     AnswerWaits = "answer waited for its client",
     /// A plain handler takes no push.
     PushRefused = "push refused",
+    /// A client reads on a WebSocket.
+    SocketHeld = "WebSocket held",
+    /// With compression.
+    SocketDeflated = "WebSocket held, compressed",
+    /// It comes back with a place in each channel.
+    SocketResumed = "WebSocket resumed",
+    /// Somebody speaks before it has an answer to its handshake.
+    SaidAhead = "message before the WebSocket is held",
+    /// What a client says is answered.
+    SaidAnswered = "message answered",
+    /// A `message` has several.
+    SaidInBatch = "several messages in one packet",
+    /// A message is given to another handler.
+    SaidAgain = "message given to another handler",
+    /// A handler answers again.
+    AnsweredTwice = "message answered twice by a handler",
+    /// One answers when another has.
+    AnsweredLate = "message answered by a former handler too",
+    /// A client that is full is answered.
+    AnswerToFull = "answer to a client that takes nothing",
+    /// A draining edge lets an answer through.
+    AnswerInDrain = "answer while the edge drains",
+    /// A client subscribes while it is behind in another channel.
+    SubscribedBehind = "subscribed while another channel is behind",
+    /// One is led back in a channel that it subscribes to.
+    SubscribedBack = "subscribed from beyond the end",
+    /// An event comes on a WebSocket that was not over when all its channels were.
+    PersistentOutlives = "persistent WebSocket outlives all ENDs",
+    /// A ping is answered.
+    Ponged = "ping answered",
+    /// A client's close is answered.
+    CloseAnswered = "close answered",
+    /// Only when all that it had said before was.
+    CloseWaited = "close answered behind the answers",
+    /// A message has no answer in time.
+    Unanswered1013 = "1013: message not answered",
+    /// Nobody takes it.
+    Refused1013 = "1013: message refused",
+    /// A client that sends nothing more has all its answers.
+    HalfClosedHeard = "half-closed WebSocket answered",
+    /// A client does not get to the end of a message.
+    Unfinished1008 = "1008: message not finished",
+    /// A client says too much.
+    TooLong1009 = "1009: message too long",
+    /// Nobody would hear it.
+    Unheard1003 = "1003: messages not taken",
+    /// The edge stops.
+    Stopping1001 = "1001: the edge stops",
+    /// The time of a WebSocket is up, with a code.
+    ExpiredWithCode = "WebSocket expired with a code",
+    /// A handler ends it, with a code.
+    ClosedWithCode = "WebSocket closed by a handler",
+    /// All its channels have ended.
+    SocketEnded = "WebSocket ended by its channels",
     /// A request of req mode is answered.
     ReqAnswered = "req mode answered",
     /// A request of req mode is not.

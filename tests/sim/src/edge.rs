@@ -11,7 +11,7 @@ use bytes::Bytes;
 use forebay_core::hold::{Fed, FeedsConfig, MembersConfig};
 use forebay_core::http1::HeadLimits;
 use forebay_core::hub::{
-    DispatchConfig, FromHub, HandlerId, Hub, HubConfig, HubOutput, Route, ToHub,
+    Class, DispatchConfig, FromHub, HandlerId, Hub, HubConfig, HubOutput, Pending, Route, ToHub,
 };
 use forebay_core::worker::{Output, Worker, WorkerConfig};
 use zhttp::{Cursor, Kind, Packet};
@@ -241,6 +241,9 @@ impl World {
         {
             return Err("a body is sent to a handler that takes nothing".into());
         }
+        if let ToHub::Request(Pending { class: Class::Message, packet, .. }) = &message {
+            self.judge_sent(life, packet)?;
+        }
         self.counts.messages += 1;
         let due_ms = self.now_ms + self.random.up_to(self.faults.queue_delay_ms);
         let action = Action::HubMessage { life, worker, message };
@@ -304,6 +307,11 @@ impl World {
                         && self.oracles.is_served(id)
                     {
                         return Err(format!("{id:?} is said to be served by nobody"));
+                    }
+                    if let FromHub::Refused(id) = &message
+                        && let Some(slash) = id.iter().position(|byte| *byte == b'/')
+                    {
+                        self.oracles.talk.refuse(id.slice(..slash));
                     }
                     if let FromHub::Fed(Fed::Events(run)) = &message
                         && asked.is_some_and(|name| name == run.channel())
@@ -439,6 +447,7 @@ fn hub(scenario: &Scenario) -> Hub {
             req_group: REQ_GROUP,
             handler_wait_ms: HANDLER_WAIT_MS,
             waiting_requests_max: limits.waiting_requests_max,
+            waiting_bytes_max: usize::MAX,
             // Nobody is ever in this group.
             routes: vec![Route { prefix: "/nobody".into(), group: REQ_GROUP + 1 }],
         },

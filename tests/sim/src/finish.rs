@@ -5,6 +5,7 @@ use crate::handler::{Handler, Work};
 use crate::scenario::{Faults, HANDLER_WAIT_MS, Role, TTL_MS};
 use crate::schedule::Action;
 use crate::sockets::Owner;
+use crate::speakers::{Speaker, Stage};
 use crate::store::NewEvent;
 use crate::visitors::{Whom, Wish};
 use crate::world::World;
@@ -67,6 +68,7 @@ impl World {
             self.judge_request(*wish)?;
         }
         self.judge_takeover()?;
+        self.judge_said()?;
         self.judge_cancel()?;
         self.judge_idle()?;
         self.part()?;
@@ -121,6 +123,14 @@ impl World {
             }
             self.schedule.at(self.now_ms, Action::Connect { client });
         }
+        for speaker in 0..self.speakers.len() {
+            self.speakers[speaker].sip_bytes = 0;
+            self.wake_speaker(speaker);
+            if !self.speakers[speaker].reader.is_settled() {
+                self.detach(speaker)?;
+            }
+            self.schedule.at(self.now_ms, Action::Attach { speaker });
+        }
         for channel in 0..self.store.channels.len() {
             for _ in 0..self.random.between(0, 3) {
                 self.publish(channel)?;
@@ -149,10 +159,33 @@ impl World {
                 }
             }
         }
+        for (index, speaker) in self.speakers.iter().enumerate() {
+            self.judge_speaker(speaker).map_err(|error| format!("speaker {index} {error}"))?;
+        }
         match self.visitors.iter().position(|visitor| visitor.is_asking) {
             Some(visitor) => {
                 Err(format!("visitor {visitor} has no answer: {:?}", self.visitors[visitor]))
             }
+            None => Ok(()),
+        }
+    }
+
+    fn judge_speaker(&self, speaker: &Speaker) -> Result<(), String> {
+        let Stage::Held { take } = speaker.stage else {
+            return Err(format!("is {:?}", speaker.stage));
+        };
+        let (reader, doings) = (&speaker.reader, &speaker.doings);
+        if reader.is_finished() && !self.takes[take].persistent {
+            return Err("got every end, and is held".into());
+        }
+        if *reader.channels() != speaker.wants {
+            return Err(format!("reads {:?}, and wants {:?}", reader.channels(), speaker.wants));
+        }
+        if !doings.said.is_empty() || !doings.pinged.is_empty() {
+            return Err(format!("has no answer to {:?} and {:?}", doings.said, doings.pinged));
+        }
+        match reader.lack(&self.store.history) {
+            Some(lack) => Err(format!("{lack} after the time to catch up")),
             None => Ok(()),
         }
     }
@@ -189,6 +222,29 @@ impl World {
         }
     }
 
+    /// A handler dies before it has answered what a client says, and that is answered all the same.
+    fn judge_said(&mut self) -> Result<(), String> {
+        let hears = |speaker: &Speaker| matches!(speaker.stage, Stage::Held { take } if self.takes[take].hears);
+        let Some(speaker) = self.speakers.iter().position(hears) else { return Ok(()) };
+        let heard: Vec<usize> = self.handlers.iter().map(|handler| handler.heard.len()).collect();
+        self.say_words(speaker);
+        for _ in 0..200 {
+            let has_it = |(handler, heard): (&Handler, &usize)| handler.heard.len() > *heard;
+            if let Some(handler) = self.handlers.iter().zip(&heard).position(has_it) {
+                self.kill(handler);
+                self.start(handler)?;
+                break;
+            }
+            self.run_on(1)?;
+        }
+        self.run_on(self.slow_work_ms())?;
+        let entry = &self.speakers[speaker];
+        match (entry.stage, entry.doings.said.front()) {
+            (Stage::Held { .. }, None) => Ok(()),
+            (stage, said) => Err(format!("a message whose handler died: {stage:?}, {said:?}")),
+        }
+    }
+
     /// A client leaves in the middle of its response, and its handler is told, with a number.
     fn judge_cancel(&mut self) -> Result<(), String> {
         let wish = Wish { down: 300_000, ..calm(Whom::Served) };
@@ -221,6 +277,7 @@ impl World {
     fn judge_idle(&mut self) -> Result<(), String> {
         let before = self.counts.clone();
         let comments: Vec<u64> = self.clients.iter().map(|client| client.comments).collect();
+        let pings: Vec<u64> = self.speakers.iter().map(|speaker| speaker.pings).collect();
         self.run_on(IDLE_MS)?;
         let seconds = IDLE_MS / 1000;
         let (handlers, channels) = (self.handlers.len() as u64, self.store.channels.len() as u64);
@@ -244,6 +301,12 @@ impl World {
                 return Err(format!("client {index} heard nothing for {seconds} seconds"));
             }
         }
+        for (index, (speaker, pings)) in self.speakers.iter().zip(pings).enumerate() {
+            let Stage::Held { take } = speaker.stage else { continue };
+            if self.takes[take].keep_alive_ms > 0 && speaker.pings == pings {
+                return Err(format!("speaker {index} heard nothing for {seconds} seconds"));
+            }
+        }
         Ok(())
     }
 
@@ -251,6 +314,9 @@ impl World {
     fn part(&mut self) -> Result<(), String> {
         for client in 0..self.clients.len() {
             self.disconnect(client)?;
+        }
+        for speaker in 0..self.speakers.len() {
+            self.detach(speaker)?;
         }
         for visitor in 0..self.visitors.len() {
             self.visitor_leaves(visitor)?;

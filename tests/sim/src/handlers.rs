@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Whether a handler is that still. If it is stalled, what it would do is put off.
-    fn is_up(
+    pub(crate) fn is_up(
         &mut self,
         (handler, incarnation): (usize, u64),
         again: impl FnOnce() -> Action,
@@ -210,10 +210,17 @@ impl World {
         if packet.kind == Kind::Closed {
             return Ok(());
         }
+        if packet.kind == Kind::Message {
+            return self.handler_hears(handler, &packet);
+        }
         if is_request(&packet) {
             let id = { packet.ids }.next().ok_or("a request without an id")?.id;
             let seed = self.random.number();
             if let Some(doings) = self.handlers[handler].handle_request(&packet, id, seed)? {
+                // Given to the process before this one as well, for all that the edge knew: what follows comes twice, too.
+                if !self.handlers[handler].had.insert(Bytes::copy_from_slice(id)) {
+                    self.undelivered.insert(Bytes::copy_from_slice(id));
+                }
                 if let Some(token) = self.handlers[handler].works.get(id).and_then(Work::token) {
                     self.sessions.insert(token, Bytes::copy_from_slice(id));
                 }
@@ -313,6 +320,10 @@ impl World {
         let Some(work) = self.handlers[handler].works.get(id) else { return Ok(()) };
         if matches!(work.job, Job::Subscribe { .. }) {
             return self.answer_subscribe(handler, id);
+        }
+        if matches!(work.job, Job::Attach { .. }) {
+            self.answer_attach(handler, id);
+            return Ok(());
         }
         let is_calm = work.token().is_some_and(|token| token > self.calm_token);
         if is_calm && work.is_slow() && work.keep_alives == 0 {

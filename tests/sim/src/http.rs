@@ -42,6 +42,8 @@ enum Stage {
     Chunk(u64),
     ChunkEnd,
     Trailer,
+    /// It is another protocol from there on (RFC 9110 §15.2.2).
+    Switched,
 }
 
 /// Reads responses, one after the other.
@@ -72,6 +74,10 @@ impl ResponseReader {
                 Stage::Head => {
                     let Some(head) = self.take_until(b"\r\n\r\n")? else { return Ok(None) };
                     let head = parse_head(&head)?;
+                    if head.status == 101 {
+                        self.stage = Stage::Switched;
+                        return Ok(Some(Piece::Head(head)));
+                    }
                     if head.status < 200 {
                         return Ok(Some(Piece::Interim(head.status)));
                     }
@@ -91,6 +97,7 @@ impl ResponseReader {
                     self.stage = Stage::Length(left - body.len() as u64);
                     return Ok(Some(Piece::Body(body)));
                 }
+                Stage::Switched => return Ok(self.take(u64::MAX).map(Piece::Body)),
                 Stage::ChunkSize => {
                     let Some(line) = self.take_until(b"\r\n")? else { return Ok(None) };
                     let size = u64::from_str_radix(&line, 16);

@@ -3,12 +3,12 @@
 //! What runs is the real code of the edge: the [`Hub`](forebay_core::hub::Hub) and some
 //! [`Worker`](forebay_core::worker::Worker)s, HTTP bytes in and out, real packets to handlers and back. Around them are
 //! models: a store with trims, ends, deletions and fail-overs (`store`), handlers that feed, answer and hand over
-//! (`handler`), sockets that fill (`sockets`), clients of every temper (`clients`, `visitors`). A wire between hub and
+//! (`handler`), sockets that fill (`sockets`), clients of every temper (`clients`, `speakers`, `visitors`). A wire between hub and
 //! handlers delays, reorders, loses and repeats; handlers and the edge are killed, cut off, stalled; clocks jump. Time
 //! is virtual, chance comes from the seed.
 //!
-//! Who watches: `forebay-judge` reads what each client got and compares it with the store's history. `oracles` know naively
-//! what the hub should know. Handlers check numbers and credits, visitors every byte, `backlog` what waits for whom. The
+//! Who watches: `forebay-judge` reads what each client got and compares it with the store's history. `oracles` and `talk` know
+//! naively what the hub should know. Handlers check numbers and credits, visitors every byte, `backlog` what waits for whom. The
 //! machines check their own invariants. At the end faults stop, and within [`CATCH_UP_MS`] everybody must have everything;
 //! requests must be answered; then nothing may be sent but what says *I am here*; and when all have gone, nothing may be
 //! left.
@@ -21,23 +21,30 @@
 
 mod backlog;
 mod clients;
+mod closes;
 mod connections;
 pub mod coverage;
 mod edge;
 mod finish;
+mod frames;
 mod handler;
 mod handlers;
+mod hearing;
 mod http;
 mod lives;
 mod operations;
 mod oracles;
 mod random;
 mod requests;
+mod saying;
 mod scenario;
 mod schedule;
 mod sockets;
+mod speakers;
+mod speech;
 mod store;
 mod subscribe;
+mod talk;
 mod visitors;
 mod wire;
 mod world;

@@ -55,6 +55,7 @@ impl World {
             return Ok(());
         }
         let (life, seats) = (edge.life, edge.seats.len());
+        self.drained_life = life;
         trace!(self, "the edge drains");
         self.mark(Mark::EdgeDrained);
         for worker in 0..seats {
@@ -75,6 +76,7 @@ impl World {
     pub(crate) fn edge_stop(&mut self, in_order: bool) -> Result<(), String> {
         trace!(self, "the edge stops, in order: {in_order}");
         if in_order {
+            self.stopped_life = self.edge_lives;
             self.stop_workers()?;
         } else {
             self.mark(Mark::EdgeKilled);

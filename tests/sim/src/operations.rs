@@ -31,6 +31,9 @@ const CLEAN_MS: u64 = 400;
 /// Which operation may be drawn, and how often, out of this sum; behind them come the faults.
 const WEIGHTS: u64 = 129;
 
+/// The weight of what clients of WebSockets do, if there are any.
+const SPEECH_WEIGHT: u64 = 36;
+
 impl World {
     /// Does one thing, and has the next one happen a little later.
     pub(crate) fn operate(&mut self) -> Result<(), String> {
@@ -47,13 +50,15 @@ impl World {
         let client = self.random.index(self.clients.len());
         let faults = &self.faults;
         let (handlers, edge) = (faults.handler_weight, faults.edge_weight);
-        let drawn = self.random.up_to(WEIGHTS + handlers + edge + faults.store_weight);
+        let speech = if self.speakers.is_empty() { 0 } else { SPEECH_WEIGHT };
+        let drawn = self.random.up_to(WEIGHTS + speech + handlers + edge + faults.store_weight);
         match drawn {
             0..=52 => self.operate_store(drawn, channel),
             53..=95 => self.operate_client(drawn, client, channel),
             96..=125 => self.operate_visitor(drawn),
             126..=WEIGHTS => Ok(()),
-            _ => match drawn - WEIGHTS - 1 {
+            _ if drawn - WEIGHTS - 1 < speech => self.operate_speaker(drawn - WEIGHTS - 1, channel),
+            _ => match drawn - WEIGHTS - 1 - speech {
                 fault if fault < handlers => self.strike(),
                 fault if fault < handlers + edge => self.strike_edge(),
                 _ => self.strike_store(channel),

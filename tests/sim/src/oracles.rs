@@ -7,6 +7,8 @@ use bytes::Bytes;
 use forebay_core::hold::Want;
 use zhttp::{Cursor, Kind, Packet, hold};
 
+use crate::talk::Talk;
+
 /// What the hub should know.
 #[derive(Debug, Default)]
 pub(crate) struct Oracles {
@@ -28,6 +30,8 @@ pub(crate) struct Oracles {
     fed: BTreeMap<(String, String), u64>,
     /// How often a handler has left, or has come again: its stays.
     stays: BTreeMap<String, u64>,
+    /// What clients of WebSockets say.
+    pub(crate) talk: Talk,
 }
 
 /// What is remarkable about a packet.
@@ -37,6 +41,8 @@ pub(crate) struct Remarks {
     pub(crate) is_feeder_changed_in_range: bool,
     pub(crate) is_unfed: bool,
     pub(crate) is_given_again: bool,
+    /// It is what a client has said.
+    pub(crate) is_said_again: bool,
 }
 
 impl Oracles {
@@ -117,7 +123,7 @@ impl Oracles {
 
     /// The hub hears of a request.
     pub(crate) fn handle_request(&mut self, id: &Bytes, path: &str) {
-        if path.starts_with("/events/") || path.starts_with("/plain") {
+        if ["/events/", "/ws/", "/plain"].iter().any(|prefix| path.starts_with(prefix)) {
             self.asked.insert(id.clone());
         }
     }
@@ -163,7 +169,7 @@ impl Oracles {
         &mut self,
         (now_ms, linger_ms): (u64, u64),
         to: &str,
-        packet: &Packet<'_>,
+        (packet, bytes): (&Packet<'_>, &Bytes),
         is_followed: impl Fn(&str) -> bool,
     ) -> Result<Remarks, String> {
         let text = |error: zhttp::PacketError| error.to_string();
@@ -173,14 +179,18 @@ impl Oracles {
                 return Err(format!("{to} gets a request, and has left"));
             }
             for id in packet.ids {
-                let given = (to.to_owned(), self.stay(to));
-                let before = self.given.insert(Bytes::copy_from_slice(id.id), given);
-                remarks.is_given_again |= before.is_some();
-                if let Some((name, stay)) = before
-                    && self.stays(now_ms, &name, stay)
-                {
-                    return Err(format!("{to} gets a request that {name} has"));
-                }
+                remarks.is_given_again |= self.give(now_ms, to, Bytes::copy_from_slice(id.id))?;
+            }
+        } else if packet.kind == Kind::Message {
+            if self.departed.contains_key(to) {
+                return Err(format!("{to} gets a message, and has left"));
+            }
+            let number = hold::Message::read(packet).map_err(text)?.number;
+            for id in packet.ids {
+                let id = Bytes::copy_from_slice(id.id);
+                self.talk.handle_routed(&id, number, bytes)?;
+                let name = format!("{}/{number}", id.escape_ascii()).into();
+                remarks.is_said_again |= self.give(now_ms, to, name)?;
             }
         } else if packet.kind == Kind::Range {
             let range = hold::Range::read(packet).map_err(text)?;
@@ -207,6 +217,20 @@ impl Oracles {
             }
         }
         Ok(remarks)
+    }
+}
+
+impl Oracles {
+    /// A request or a message is given to a handler. Whether another had it before, who is not there any more.
+    fn give(&mut self, now_ms: u64, to: &str, name: Bytes) -> Result<bool, String> {
+        let given = (to.to_owned(), self.stay(to));
+        let before = self.given.insert(name, given);
+        if let Some((name, stay)) = &before
+            && self.stays(now_ms, name, *stay)
+        {
+            return Err(format!("{to} gets a request that {name} has"));
+        }
+        Ok(before.is_some())
     }
 }
 

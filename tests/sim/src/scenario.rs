@@ -38,6 +38,8 @@ pub(crate) struct Scenario {
     pub(crate) channels: usize,
     /// Clients that read channels.
     pub(crate) clients: usize,
+    /// Clients that read channels on WebSockets, and speak.
+    pub(crate) speakers: usize,
     /// Clients that make other requests.
     pub(crate) visitors: usize,
     /// Milliseconds between two operations, at most.
@@ -150,6 +152,7 @@ impl Scenario {
             roles,
             channels: if is_crowd { 1 } else { random.between(1, 6) as usize },
             clients: if is_crowd { CROWD } else { random.between(2, 14) as usize },
+            speakers: if is_crowd { 0 } else { random.pick(&[0, 1, 2, 4]) },
             visitors: random.between(1, 6) as usize,
             operation_gap_ms: random.pick(&[4, 40, 400]),
             pause_per_mille: random.pick(&[0, 10, 40]),
@@ -177,6 +180,7 @@ fn draw_timeouts(random: &mut Random) -> TimeoutConfig {
         eof_ms: random.pick(&[100, 1000]),
         linger_ms: random.pick(&[100, 1000]),
         answer_ms: random.pick(&[3000, 6000]),
+        message_ms: 20_000,
         close_ms: 1000,
         drain_new_ms: 300,
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use forebay_core::hub::{FromHub, ToHub};
 use zhttp::Cursor;
 
+use crate::hearing::Heard;
 use crate::sockets::Conn;
 use crate::store::Event;
 
@@ -53,10 +54,14 @@ pub(crate) enum Action {
     PeerLost { handler: usize, connection: u64 },
     /// A handler goes on with a request.
     Advance { handler: usize, incarnation: u64, id: Bytes },
+    /// A handler answers what a client of a WebSocket has said.
+    Answer { handler: usize, incarnation: u64, life: u64, heard: Rc<Heard> },
     /// A REP socket answers.
     Reply { life: u64, bytes: Bytes },
     /// A client connects.
     Connect { client: usize },
+    /// A client connects that wants a WebSocket.
+    Attach { speaker: usize },
     /// The cleaner ends a log, if this is its last event.
     CleanEnd { channel: usize, fence: Cursor },
     /// The cleaner deletes a log, if this is its last event.

@@ -24,6 +24,8 @@ pub(crate) struct Conn {
 pub(crate) enum Owner {
     /// Somebody who reads channels.
     Client(usize),
+    /// Somebody who does so on a WebSocket.
+    Speaker(usize),
     /// Somebody who makes other requests.
     Visitor(usize),
     /// Nobody any more, and the edge does not know.
@@ -36,6 +38,8 @@ pub(crate) struct Socket {
     pub(crate) owner: Owner,
     /// It was opened to read channels.
     pub(crate) is_reader: bool,
+    /// Bytes of the longest answer to what its client has said.
+    pub(crate) answer_bytes: usize,
     /// What the client has sent and the edge has not read.
     pub(crate) unread: VecDeque<u8>,
     /// The client has closed its side.
@@ -67,7 +71,8 @@ impl Socket {
     pub(crate) fn new(owner: Owner, capacity: usize) -> Self {
         Socket {
             owner,
-            is_reader: matches!(owner, Owner::Client(_)),
+            is_reader: matches!(owner, Owner::Client(_) | Owner::Speaker(_)),
+            answer_bytes: 0,
             unread: VecDeque::new(),
             fin: false,
             fin_read: false,

@@ -11,6 +11,7 @@ use zhttp::{Cursor, Envelope, Id as WireId, Kind, composite};
 use crate::clients::State;
 use crate::coverage::Mark;
 use crate::handler::{Job, gap_data};
+use crate::saying::Start;
 use crate::store::{Channel, id_of};
 use crate::wire::Class;
 use crate::world::{World, trace};
@@ -23,8 +24,14 @@ pub(crate) struct Take {
     pub(crate) channels: Vec<Taken>,
     /// It ends at a time.
     pub(crate) expires: bool,
+    /// A WebSocket ends with this code then.
+    pub(crate) expires_code: u16,
     /// A handler is to hear of its end.
     pub(crate) notify: bool,
+    /// It goes on when all channels have ended.
+    pub(crate) persistent: bool,
+    /// Handlers hear what its client says.
+    pub(crate) hears: bool,
     /// The edge writes a comment after so long.
     pub(crate) keep_alive_ms: u64,
     /// It began with the heads of all channels there.
@@ -33,27 +40,21 @@ pub(crate) struct Take {
 
 /// Where a reader is put in one channel.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    cursor: Cursor,
+pub(crate) struct Place {
+    pub(crate) cursor: Cursor,
     /// The cursor that it came with, from beyond the end.
-    lost: Option<Cursor>,
-    finished: bool,
+    pub(crate) lost: Option<Cursor>,
+    pub(crate) finished: bool,
 }
 
-/// What a client's id says of a channel.
-enum Start {
-    Oldest,
-    Now,
-    After(Cursor),
-}
-
-fn place(start: &Start, channel: &Channel) -> Place {
+/// Where a handler puts a reader.
+pub(crate) fn place(start: Start, channel: &Channel) -> Place {
     let head = channel.head();
     let at = |cursor| Place { cursor, lost: None, finished: false };
     let after = match start {
         Start::Oldest => return at(channel.oldest_prev()),
         Start::Now => return at(head),
-        Start::After(cursor) => *cursor,
+        Start::After(cursor) => cursor,
     };
     let is_known = head != Cursor::START;
     let ended = is_known && channel.ended();
@@ -101,7 +102,7 @@ impl World {
         }
         let placed = wants.iter().zip(&starts);
         let places: Vec<(usize, Place)> = placed
-            .map(|(want, start)| (*want, place(start, &self.store.channels[*want])))
+            .map(|(want, start)| (*want, place(*start, &self.store.channels[*want])))
             .collect();
         if places.iter().all(|(_, place)| place.finished && place.lost.is_none()) {
             let packet = work.write(&from, Kind::Data, |fields| fields.int("code", 204));
@@ -144,7 +145,7 @@ impl World {
         Ok(())
     }
 
-    fn take(&mut self, id: &Bytes, places: &[(usize, Place)]) -> Take {
+    pub(crate) fn take(&mut self, id: &Bytes, places: &[(usize, Place)]) -> Take {
         let taken = places.iter().map(|(channel, place)| Taken {
             channel: *channel,
             at: id_of(place.cursor),
@@ -154,7 +155,10 @@ impl World {
             id: id.clone(),
             channels: taken.collect(),
             expires: self.random.chance(30) && self.is_operating,
+            expires_code: 1000,
             notify: self.random.chance(300),
+            persistent: false,
+            hears: false,
             keep_alive_ms: self.random.pick(&[0, 2000, 5000]),
             heads: self.heads(),
         }
@@ -206,7 +210,7 @@ impl World {
         }
         let log = &self.store.channels[channel];
         let start = if self.random.chance(500) { Start::Now } else { Start::Oldest };
-        let place = place(&start, log);
+        let place = place(start, log);
         let added = HoldChannel { name: &log.name, cursor: place.cursor, ended: false };
         let removed = [&*log.name];
         let (add, remove): (&[HoldChannel<'_>], &[&str]) =
@@ -254,7 +258,7 @@ impl World {
 }
 
 /// A packet about a held connection.
-fn about(
+pub(crate) fn about(
     id: &Bytes,
     from: &str,
     kind: Kind,

@@ -32,7 +32,10 @@ pub(crate) struct Link {
 
 /// The session that a packet brings a piece of a body of, and its worker; `None` if it is another packet.
 fn session_of_piece(packet: &Bytes) -> Option<(usize, Bytes)> {
-    let Packet { kind: Kind::Data, mut ids, .. } = Packet::parse(packet).ok()? else { return None };
+    let Packet { kind: Kind::Data | Kind::Message, mut ids, .. } = Packet::parse(packet).ok()?
+    else {
+        return None;
+    };
     let id = ids.next()?.id;
     Some((usize::from(SessionId::parse(id)?.worker), packet.slice_ref(id)))
 }
@@ -65,6 +68,7 @@ impl World {
         {
             self.mark(Mark::PeerDropped);
             self.undelivered.insert(id.clone());
+            self.oracles.talk.refuse(id.clone());
             self.tell_worker(worker, FromHub::Undelivered(id));
             return Ok(());
         }
@@ -93,7 +97,7 @@ impl World {
                 );
             }
         }
-        let remarks = self.oracles.handle_route(times, to, &packet, is_followed)?;
+        let remarks = self.oracles.handle_route(times, to, (&packet, bytes), is_followed)?;
         let multi = packet.kind == Kind::Cancel && packet.ids.count() > 1;
         let unnumbered =
             packet.kind == Kind::Cancel && { packet.ids }.next().is_some_and(|id| id.seq.is_none());
@@ -102,6 +106,7 @@ impl World {
             (remarks.is_feeder_changed_in_range, Mark::FeederChangedInRange),
             (remarks.is_unfed, Mark::Unfed),
             (remarks.is_given_again, Mark::GivenAgain),
+            (remarks.is_said_again, Mark::SaidAgain),
             (multi, Mark::MultiCancel),
             (unnumbered && packet.ext.multi, Mark::UnknownCancelled),
             (unnumbered && !packet.ext.multi, Mark::Withdrawn),

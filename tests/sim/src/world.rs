@@ -17,6 +17,7 @@ use crate::oracles::Oracles;
 use crate::random::Random;
 use crate::scenario::{Faults, Role, Scenario};
 use crate::schedule::{Action, Schedule};
+use crate::speakers::Speaker;
 use crate::store::Store;
 use crate::subscribe::Take;
 use crate::visitors::Visitor;
@@ -64,18 +65,23 @@ pub(crate) struct World {
     pub(crate) handlers: Vec<Handler>,
     pub(crate) links: Vec<Link>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) speakers: Vec<Speaker>,
     pub(crate) visitors: Vec<Visitor>,
     /// The sessions of visitors, by their tokens.
     pub(crate) sessions: BTreeMap<u64, Bytes>,
     /// Sessions of which a handler was told, with a number, that they are over.
     pub(crate) cancelled: BTreeSet<Bytes>,
-    /// Sessions of which a piece was dropped.
+    /// Sessions of which a piece was dropped, or that a handler was given twice.
     pub(crate) undelivered: BTreeSet<Bytes>,
     /// How handlers took holds.
     pub(crate) takes: Vec<Take>,
     pub(crate) oracles: Oracles,
     /// Draws numbers for names, not for chance.
     pub(crate) tokens: u64,
+    /// The last life of the edge that was told to stop in order.
+    pub(crate) drained_life: u64,
+    /// The last one whose time to do so was up.
+    pub(crate) stopped_life: u64,
     /// The last token before calm came.
     pub(crate) calm_token: u64,
     pub(crate) is_operating: bool,
@@ -113,6 +119,7 @@ impl World {
             handlers: Vec::new(),
             links: Vec::new(),
             clients: Vec::new(),
+            speakers: Vec::new(),
             visitors: Vec::new(),
             sessions: BTreeMap::new(),
             cancelled: BTreeSet::new(),
@@ -120,6 +127,8 @@ impl World {
             takes: Vec::new(),
             oracles: Oracles::default(),
             tokens: 0,
+            drained_life: 0,
+            stopped_life: 0,
             calm_token: u64::MAX,
             is_operating: true,
             counts: Counts::default(),
@@ -153,6 +162,14 @@ impl World {
             self.clients.push(Client::new(wants, from_now));
             let due_ms = self.now_ms + self.random.up_to(1000);
             self.schedule.at(due_ms, Action::Connect { client: index });
+        }
+        for index in 0..self.scenario.speakers {
+            let channels = self.scenario.channels;
+            let count = self.random.up_to(4);
+            let wants = (0..count).map(|_| self.random.index(channels)).collect();
+            self.speakers.push(Speaker::new(wants, self.random.chance(300)));
+            let due_ms = self.now_ms + self.random.up_to(1000);
+            self.schedule.at(due_ms, Action::Attach { speaker: index });
         }
         self.visitors.resize_with(self.scenario.visitors, Visitor::default);
         self.schedule.at(self.now_ms, Action::Operate);
@@ -240,8 +257,12 @@ impl World {
             Action::Advance { handler, incarnation, id } => {
                 self.advance_work(handler, incarnation, &id)?;
             }
+            Action::Answer { handler, incarnation, life, heard } => {
+                self.answer_heard((handler, incarnation), life, &heard)?;
+            }
             Action::Reply { life, bytes } => self.reply(life, &bytes)?,
             Action::Connect { client } => self.connect(client)?,
+            Action::Attach { speaker } => self.attach(speaker)?,
             Action::CleanEnd { channel, fence } => self.clean_end(channel, fence)?,
             Action::CleanDelete { channel, fence } => self.clean_delete(channel, fence)?,
             Action::EdgeStart => self.edge_start()?,

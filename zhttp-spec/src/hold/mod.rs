@@ -39,7 +39,9 @@ pub use params::{
     CONTEXT_BYTES_MAX, Format, HOLD_VERSION, HoldParams, MESSAGES_PATH_BYTES_MAX, is_close_code,
 };
 pub use presence::{Hello, Serves};
-pub use session::{BODIES_BYTES_MAX, Change, ChangeLists, Closed, SEND_KIND_DEFAULT, Send, Texts};
+pub use session::{
+    BODIES_BYTES_MAX, BODIES_MAX, Change, ChangeLists, Closed, SEND_KIND_DEFAULT, Send, Texts,
+};
 
 use crate::packet::Kind;
 use crate::write::{Envelope, Fields};

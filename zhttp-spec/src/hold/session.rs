@@ -18,6 +18,9 @@ use super::read::{line_of, optional, required};
 /// The most bytes of all that a `hold` says to its client.
 pub const BODIES_BYTES_MAX: usize = 1024 * 1024;
 
+/// The most that it says, in messages.
+pub const BODIES_MAX: usize = 1024;
+
 /// `hold`: a change of a hold that is there, or the answer to what its client has said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change<'a> {
@@ -45,11 +48,11 @@ impl<'a> Texts<'a> {
     fn check(value: Value<'a>, field: &'static str) -> Result<Self, PacketError> {
         let list = list_of(value, field)?;
         let mut bytes = 0;
-        for text in list {
+        for (count, text) in list.enumerate() {
             bytes += str_of(text?, field)?.len();
-        }
-        if bytes > BODIES_BYTES_MAX {
-            return Err(PacketError::field(field, "at most 1 MiB in all"));
+            if count >= BODIES_MAX || bytes > BODIES_BYTES_MAX {
+                return Err(PacketError::field(field, "at most 1024 texts, of 1 MiB in all"));
+            }
         }
         Ok(Texts(list))
     }

@@ -50,14 +50,17 @@ impl Worker {
         key: Key,
         input: &[u8],
     ) -> Step {
-        let is_over = self.connections[key.index].eof && input.is_empty();
+        let connection = &self.connections[key.index];
+        // Nothing more comes, and what was said before is out.
+        let is_over = connection.eof && connection.output.is_empty();
         // Who sends pings and takes no pongs has to wait for itself.
         let is_full = self.is_full(key);
         let State::Held(held) = &mut self.connections[key.index].state else { return Step::Wait };
         let Framing::Socket(socket) = &mut held.framing else { return Step::Wait };
         let HeldSocket { halves, speech, .. } = &mut **socket;
         let has_all = input.is_empty() && !halves.receiver.has_rest();
-        if is_over && has_all && speech.as_ref().is_none_or(Speech::is_done) {
+        let is_over = is_over && speech.as_ref().is_none_or(Speech::is_done);
+        if is_over && has_all {
             self.close(key, CloseReason::ClientLeft);
             return Step::Wait;
         }
@@ -67,6 +70,11 @@ impl Worker {
         let mut out = Vec::new();
         let room = (&mut out, self.config.buffer_bytes as usize);
         let close = match halves.receiver.receive(&mut self.compression, input, room) {
+            // The rest of a frame will never come.
+            Ok((0, Received::Nothing)) if is_over => {
+                self.close(key, CloseReason::ClientLeft);
+                return Step::Wait;
+            }
             Ok((0, Received::Nothing)) => return Step::Wait,
             Ok((used, Received::Nothing | Received::Pong)) => return Step::Used(used),
             Ok((used, Received::Ping)) => {

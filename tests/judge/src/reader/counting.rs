@@ -92,7 +92,7 @@ impl Tally {
 impl Reader {
     /// Where it stands in a channel; `None` if it does not read it.
     pub fn place(&self, channel: usize) -> Option<Id> {
-        self.places.get(&channel).copied()
+        self.standing.places.get(&channel).copied()
     }
 
     /// A client comes, or comes back, for these channels with the id that it got last. What a handler makes of that is not
@@ -116,7 +116,7 @@ impl Reader {
         block: &Block,
         tally: &mut Tally,
     ) -> Option<Seen> {
-        let before = self.places.clone();
+        let before = self.standing.places.clone();
         let seen = match self.judge(history, block) {
             Ok(seen) => seen,
             Err(why) => return self.classify(history, block, why, tally),
@@ -124,7 +124,7 @@ impl Reader {
         match seen {
             Some(Seen::Event { channel, .. }) => {
                 tally.events += 1;
-                let (at, to) = (before.get(&channel), self.places.get(&channel));
+                let (at, to) = (before.get(&channel), self.standing.places.get(&channel));
                 if let (Some(&at), Some(&to)) = (at, to) {
                     tally.passed_over(history, channel, (at, to));
                 }
@@ -132,8 +132,9 @@ impl Reader {
             Some(Seen::Gap(GapKind::Back)) => {
                 tally.gaps_lost += 1;
                 // Only a place that was lost is beyond the end of a log, whatever heads it has had.
-                let moved =
-                    before.iter().find(|(channel, at)| self.places.get(channel) != Some(at));
+                let moved = before
+                    .iter()
+                    .find(|(channel, at)| self.standing.places.get(channel) != Some(at));
                 if let Some((&channel, &at)) = moved
                     && history.log(channel).record(at).is_some_and(|record| record.is_kept)
                 {
@@ -164,18 +165,18 @@ impl Reader {
         };
         if block.data.as_deref().is_some_and(|data| field(data, "control_type") == Ok("gap")) {
             // It is not as it should be, and moves the reader all the same.
-            let at = self.places.get(&channel).copied().unwrap_or(to);
+            let at = self.standing.places.get(&channel).copied().unwrap_or(to);
             let passed = history.log(channel).between(at, to.next());
             match passed.filter(|record| record.is_kept).count() {
                 0 => tally.others += 1,
                 kept => tally.astray += kept as u64,
             }
-            self.places.insert(channel, to);
+            self.standing.places.insert(channel, to);
             self.last_id.clone_from(&block.id);
             return None;
         }
         let log = history.log(channel);
-        let (at, record) = (self.places.get(&channel).copied(), log.record(to));
+        let (at, record) = (self.standing.places.get(&channel).copied(), log.record(to));
         let (Some(at), Some(record)) = (at, record) else {
             tally.others += 1;
             return None;
@@ -194,10 +195,10 @@ impl Reader {
                 tally.unsignalled += 1;
             }
         }
-        self.places.insert(channel, to);
-        self.ended.remove(&channel);
+        self.standing.places.insert(channel, to);
+        self.standing.ended.remove(&channel);
         if record.end {
-            self.ended.insert(channel);
+            self.standing.ended.insert(channel);
         }
         self.last_id.clone_from(&block.id);
         Some(Seen::Event { channel, end: record.end, control: record.control })

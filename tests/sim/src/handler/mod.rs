@@ -7,7 +7,7 @@
 mod feeding;
 mod serving;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use zhttp::hold::{self, Hello};
@@ -17,8 +17,10 @@ pub(crate) use feeding::gap_data;
 pub(crate) use serving::{Job, PIECE_BYTES_MAX, Work, pattern};
 
 use crate::coverage::Mark;
+use crate::hearing::PATH;
 use crate::scenario::{Role, TTL_MS};
 use crate::store::Store;
+use crate::talk::MessageKey;
 
 /// One part in so many of the channels that have not moved is named in each beat.
 const SHARE: usize = 4;
@@ -55,6 +57,10 @@ pub(crate) struct Handler {
     beats: usize,
     /// Requests that it is working on.
     pub(crate) works: BTreeMap<Bytes, Work>,
+    /// Requests that it has ever taken.
+    pub(crate) had: BTreeSet<Bytes>,
+    /// What it has heard of clients of WebSockets.
+    pub(crate) heard: BTreeSet<MessageKey>,
 }
 
 /// What a handler does when something happens to it.
@@ -88,6 +94,8 @@ impl Handler {
             following: BTreeMap::new(),
             beats: 0,
             works: BTreeMap::new(),
+            had: BTreeSet::new(),
+            heard: BTreeSet::new(),
         }
     }
 
@@ -116,6 +124,8 @@ impl Handler {
         self.connection += 1;
         self.following.clear();
         self.works.clear();
+        self.had.clear();
+        self.heard.clear();
     }
 
     fn hello(&self) -> Vec<u8> {
@@ -127,7 +137,9 @@ impl Handler {
             requests_max: self.requests_max,
         };
         let serves: &[(&str, &str)] = match self.role {
-            Role::Both | Role::Serves => &[("GET", "/events/"), ("*", "/plain")],
+            Role::Both | Role::Serves => {
+                &[("GET", "/events/"), ("GET", PATH), ("MESSAGE", PATH), ("*", "/plain")]
+            }
             Role::Feeds | Role::Plain => &[],
         };
         let mut out = Vec::new();

@@ -9,6 +9,7 @@ use zhttp::{Envelope, Id, Kind, Packet, Payload};
 
 use super::{Doings, Handler};
 use crate::coverage::Mark;
+use crate::saying::Start;
 
 /// Bytes of a request's body that it takes at once.
 const UPLOAD_CREDITS: u32 = 50;
@@ -40,6 +41,8 @@ pub(crate) struct Work {
 pub(crate) enum Job {
     /// To read channels: their places, the cursor, and whether it begins now.
     Subscribe { wants: Vec<usize>, presented: Option<String>, from_now: bool },
+    /// To be held as a WebSocket that reads these channels.
+    Attach { wants: Vec<(usize, Start)> },
     /// So many bytes up, and so many down.
     Exchange(Exchange),
 }
@@ -77,6 +80,16 @@ impl Job {
     pub(crate) fn parse(payload: &Payload<'_>, seed: u64) -> Result<Self, String> {
         let uri = payload.uri.ok_or("a request without a uri")?;
         let (path, query) = uri.split_once('?').ok_or("a request without a query")?;
+        if path.ends_with("/ws/o") {
+            let list = query.strip_prefix("c=").ok_or("no channels")?;
+            let want = |want: &str| {
+                let (channel, start) = want.split_once('@')?;
+                Some((channel.parse().ok()?, Start::parse(start)?))
+            };
+            let wants = list.split('.').filter(|want| !want.is_empty()).map(want);
+            let wants = wants.collect::<Option<_>>().ok_or("no places")?;
+            return Ok(Job::Attach { wants });
+        }
         if !path.ends_with("/events/o") {
             let number = |name| parameter(query, name).ok_or(format!("no {name} in {uri}"));
             return Ok(Job::Exchange(Exchange {
@@ -377,7 +390,7 @@ impl Work {
     pub(crate) fn token(&self) -> Option<u64> {
         match &self.job {
             Job::Exchange(exchange) => Some(exchange.token),
-            Job::Subscribe { .. } => None,
+            Job::Subscribe { .. } | Job::Attach { .. } => None,
         }
     }
 }

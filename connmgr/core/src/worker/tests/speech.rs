@@ -357,6 +357,17 @@ fn the_end_of_what_is_sent_waits_for_the_answers() {
     edge.half_close(client);
     edge.answer(&mut session, 1, &["done one"]);
     assert_eq!(frames(&mut edge, client), ["Text done one", "close 3000 "]);
+
+    // It takes its answer slowly, and half a frame is no reason to wait for the other half.
+    let (client, mut session) = hold(&mut edge, &params(), &[]);
+    edge.client(client).takes = Some(5);
+    edge.send(client, [&text("one"), &ping("half")[..7]].concat());
+    edge.half_close(client);
+    edge.answer(&mut session, 1, &["done one"]);
+    assert!(!edge.is_closed(client));
+    edge.take(client, 100);
+    assert_eq!(frames(&mut edge, client), ["Text done one"]);
+    assert!(edge.is_closed(client));
     edge.end();
 }
 
