@@ -105,6 +105,8 @@ pub(super) struct EdgeTask<S> {
     tasks: JoinSet<Bytes>,
     /// Those that answer what clients say.
     hearings: JoinSet<()>,
+    /// A permit for each byte of an answer to them that waits for the link.
+    answer_room: Arc<Semaphore>,
     /// How often the link was lost.
     losses: watch::Sender<u64>,
     outbox: VecDeque<Bytes>,
@@ -117,6 +119,7 @@ impl<S: Service> EdgeTask<S> {
         service: Arc<S>,
         shared: Arc<Shared>,
     ) -> Self {
+        let answer_room = Arc::new(Semaphore::new(shared.tuning.waiting_answers_bytes_max));
         EdgeTask {
             sender,
             link: link.sender(),
@@ -128,6 +131,7 @@ impl<S: Service> EdgeTask<S> {
             sessions: HashMap::new(),
             tasks: JoinSet::new(),
             hearings: JoinSet::new(),
+            answer_room,
             losses: watch::Sender::new(0),
             outbox: VecDeque::new(),
         }
@@ -388,6 +392,7 @@ impl<S: Service> EdgeTask<S> {
         let reply = Reply {
             from: Arc::clone(from),
             link: self.link.clone(),
+            room: Arc::clone(&self.answer_room),
             losses: self.losses.subscribe(),
             counters: Arc::clone(counters),
             ticket,

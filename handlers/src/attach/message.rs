@@ -2,7 +2,7 @@
 //!
 //! A `message` is answered as a request is, by a task of its own. The answer is one packet that does
 //! everything, so that a handler that dies has answered or has not. It goes by the link that the
-//! message came by, and waits while the edge is slow.
+//! message came by, and waits while the edge is slow; the bytes that do so are bounded ([`Held`]).
 //!
 //! A task that is underway when the link is lost goes on to its end, as what it publishes must not
 //! be broken off half way. But its answer is dropped: the edge has given the message to another
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
-use zhttp::hold::{Change, ChangeLists, HoldChannel, Message};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use zhttp::hold::{Change, ChangeLists, HoldChannel, Message, is_close_code};
 use zhttp::{Envelope, Id, Kind, Packet, PacketError};
 
 use super::feed::EdgeId;
@@ -23,7 +23,7 @@ use super::service::{Service, catch_panic, panic_text};
 use super::stats::{Counters, Ticket};
 
 /// The code of the close when a handler failed (RFC 6455 §7.4.1).
-const CLOSE_INTERNAL: u16 = 1011;
+pub(crate) const CLOSE_INTERNAL: u16 = 1011;
 
 /// The code of the close when a handler has too much to do; the client may come again.
 pub(super) const CLOSE_BUSY: u16 = 1013;
@@ -136,6 +136,8 @@ impl ClientMessages {
 pub(super) struct Reply {
     pub(super) from: Arc<[u8]>,
     pub(super) link: LinkSender,
+    /// A permit for each byte of an answer that waits for the link.
+    pub(super) room: Arc<Semaphore>,
     /// Changes when the link is lost that the message came by.
     pub(super) losses: watch::Receiver<u64>,
     pub(super) counters: Arc<Counters>,
@@ -148,10 +150,17 @@ pub(super) async fn hear<S: Service>(service: Arc<S>, said: ClientMessages, mut 
     let (id, number, path) = (said.id.clone(), said.number, said.path.clone());
     let answered = catch_panic(async { service.message(said).await }).await;
     let packets = match answered {
-        Ok(answer) => packets_of(&reply.from, &id, number, &answer).unwrap_or_else(|error| {
-            tracing::error!(path, %error, "an answer that cannot be");
-            vec![close_packet(&reply.from, &id, CLOSE_INTERNAL, "")]
-        }),
+        Ok(answer) => match packets_of((&reply.from, &id), number, &answer, &reply.room) {
+            Ok(packets) => packets,
+            Err(AnswerError::NoRoom) => {
+                reply.counters.requests_refused.add(1);
+                vec![close_packet(&reply.from, &id, CLOSE_BUSY, "")]
+            }
+            Err(error @ (AnswerError::CloseCode(_) | AnswerError::Packet(_))) => {
+                tracing::error!(path, %error, "an answer that cannot be");
+                vec![close_packet(&reply.from, &id, CLOSE_INTERNAL, "")]
+            }
+        },
         Err(panic) => {
             reply.counters.requests_panicked.add(1);
             tracing::error!(path, panic = panic_text(&*panic), "a service panicked");
@@ -175,10 +184,12 @@ pub(super) async fn hear<S: Service>(service: Arc<S>, said: ClientMessages, mut 
     drop(reply.ticket);
 }
 
-/// Why an answer was not sent: the handler's fault, found here because the edge could only end the
-/// connection, or would not even do that.
+/// Why an answer was not sent. But for the room it is the handler's fault, found here because the edge
+/// could only end the connection, or would not even do that.
 #[derive(Debug, thiserror::Error)]
 enum AnswerError {
+    #[error("too many bytes of answers wait for the edge")]
+    NoRoom,
     #[error("the code {0} of a close may not be sent")]
     CloseCode(u16),
     #[error(transparent)]
@@ -188,25 +199,46 @@ enum AnswerError {
 /// The packets of an answer; read as the edge will read them, so that its rules stand in one place,
 /// the codec.
 fn packets_of(
-    from: &[u8],
-    id: &[u8],
+    (from, id): (&[u8], &[u8]),
     number: u64,
     answer: &Answer,
+    room: &Arc<Semaphore>,
 ) -> Result<Vec<Bytes>, AnswerError> {
     let hold = hold_packet(from, id, number, answer);
     Change::read(&Packet::parse(&hold)?)?;
-    // RFC 6455 §7.4.2, and the registry of §11.7.
     if let Some(Close { code, .. }) = answer.close
-        && !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+        && !is_close_code(code)
     {
         return Err(AnswerError::CloseCode(code));
     }
+    let hold = held(hold, room).ok_or(AnswerError::NoRoom)?;
     let close = answer.close.as_ref();
     let close = close.map(|Close { code, reason }| close_packet(from, id, *code, reason));
     Ok(std::iter::once(hold).chain(close).collect())
 }
 
-fn hold_packet(from: &[u8], id: &[u8], number: u64, answer: &Answer) -> Bytes {
+/// The bytes of a packet, if there is room for them.
+fn held(packet: Vec<u8>, room: &Arc<Semaphore>) -> Option<Bytes> {
+    let permits = u32::try_from(packet.len()).ok()?;
+    let permits = Arc::clone(room).try_acquire_many_owned(permits).ok()?;
+    Some(Bytes::from_owner(Held { packet, _permits: permits }))
+}
+
+/// A packet that has a permit for each of its bytes, and gives them back when the last who has it lets
+/// go of it: the link, having written it. So what waits within the link counts, too, but for what is so
+/// small that the link copies it.
+struct Held {
+    packet: Vec<u8>,
+    _permits: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.packet
+    }
+}
+
+fn hold_packet(from: &[u8], id: &[u8], number: u64, answer: &Answer) -> Vec<u8> {
     let add: Vec<HoldChannel<'_>> = answer.add.iter().map(HoldChannel::from).collect();
     let remove: Vec<&str> = answer.remove.iter().map(String::as_str).collect();
     let bodies: Vec<&str> = answer.bodies.iter().map(String::as_str).collect();
@@ -224,7 +256,7 @@ fn hold_packet(from: &[u8], id: &[u8], number: u64, answer: &Answer) -> Bytes {
     let ids = [Id { id, seq: None }];
     let envelope = Envelope::new(from, Kind::Hold).about(&ids);
     envelope.write(&mut packet, |fields| change.write(fields, &lists));
-    packet.into()
+    packet
 }
 
 /// A packet that closes a held WebSocket.
@@ -236,4 +268,30 @@ pub(super) fn close_packet(from: &[u8], id: &[u8], code: u16, reason: &str) -> B
         fields.bytes("body", reason.as_bytes());
     });
     packet.into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_answer_has_its_room_until_nobody_has_it_any_more() {
+        let room = Arc::new(Semaphore::new(1000));
+        let answer = |len| Answer { bodies: vec!["x".repeat(len)], ..Answer::default() };
+        let packets = |len| packets_of((b"h", b"1"), 7, &answer(len), &room);
+        let first = packets(600).unwrap().remove(0);
+        let taken = first.len();
+        assert_eq!(room.available_permits(), 1000 - taken);
+        assert!(matches!(packets(600), Err(AnswerError::NoRoom)));
+        assert_eq!(room.available_permits(), 1000 - taken);
+        // What is small still has room, and goes by itself.
+        let second = packets(100).unwrap();
+        let in_the_link = first.slice(1..);
+        drop(first);
+        assert_eq!(room.available_permits(), 1000 - taken - second[0].len());
+        drop((in_the_link, second));
+        assert_eq!(room.available_permits(), 1000);
+    }
 }

@@ -72,13 +72,14 @@ pub use feed::{
 pub use link::{
     HIGH_WATER_MARK, LINGER_MAX, Link, LinkError, LinkEvent, LinkSender, MESSAGE_SIZE_MAX, Refused,
 };
+pub(crate) use message::CLOSE_INTERNAL;
 pub use message::{Answer, ClientMessage, ClientMessages, Close, Expires};
 pub use request::{BodyError, Request};
 pub use response::{Body, HeldChannel, Hold, Response};
 pub use service::{ClosedConnection, Service};
 pub(crate) use service::{catch_panic, panic_text};
 pub use stats::AttachStats;
-pub use tuning::{BODY_BYTES_MAX, REQUESTS_MAX};
+pub use tuning::{BODY_BYTES_MAX, REQUESTS_MAX, WAITING_ANSWERS_BYTES_MAX};
 
 use edge::{EdgeTask, Hellos, Phase, Shared};
 use feed::FeedQueue;

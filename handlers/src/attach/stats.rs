@@ -15,7 +15,8 @@ pub struct AttachStats {
     pub requests_total: u64,
     /// Messages that have come.
     pub messages_total: u64,
-    /// Requests that were refused, as too many were in flight.
+    /// Requests that were refused, as too many were in flight; and messages whose answer found no
+    /// room.
     pub requests_refused_total: u64,
     /// Requests whose service panicked.
     pub requests_panicked_total: u64,

@@ -21,6 +21,12 @@ pub const REQUESTS_MAX: u64 = 10_000;
 /// top; as a reader that waits takes it at once, it is little.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of answers to what clients of held WebSockets say ([`Answer`](super::Answer)) that wait to be
+/// written to one edge at most (64 MiB). An answer that finds no room is thrown away, and its client
+/// sent elsewhere with the close 1013: so an edge that stands still costs that much, whatever is asked
+/// through it, and only its own clients.
+pub const WAITING_ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
     /// How often hello is said and keep-alives are looked for.
@@ -28,6 +34,7 @@ pub(super) struct Tuning {
     pub(super) keep_alive: KeepAlive,
     pub(super) requests_in_flight_max: u64,
     pub(super) body_bytes_max: usize,
+    pub(super) waiting_answers_bytes_max: usize,
 }
 
 impl Default for Tuning {
@@ -39,6 +46,7 @@ impl Default for Tuning {
             keep_alive,
             requests_in_flight_max: REQUESTS_MAX,
             body_bytes_max: BODY_BYTES_MAX,
+            waiting_answers_bytes_max: WAITING_ANSWERS_BYTES_MAX,
         }
     }
 }

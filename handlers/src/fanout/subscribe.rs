@@ -33,9 +33,6 @@ pub(crate) const PREFIX: &str = "/events/";
 /// The methods of the route.
 const METHODS: &str = "GET, OPTIONS";
 
-/// A comment goes to a reader that got nothing for that long (`docs/channels.md`).
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
 /// How long an EventSource waits before it connects again, in milliseconds.
 const RETRY_MS: u32 = 500;
 
@@ -179,7 +176,7 @@ fn unplaced(subscription: &Subscription, expires: Option<Duration>) -> Response 
 }
 
 fn hold(channels: Vec<HeldChannel>, expires: Option<Duration>) -> Hold {
-    Hold { keep_alive: KEEP_ALIVE, expires, ..Hold::new(Format::Sse, channels) }
+    Hold { keep_alive: web::KEEP_ALIVE, expires, ..Hold::new(Format::Sse, channels) }
 }
 
 fn stream_start() -> String {

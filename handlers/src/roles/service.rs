@@ -11,7 +11,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::{Roles, RolesConfig, StartError};
-use crate::attach::{Answer, ClientMessages, EdgeSender, Request, Response, Service};
+use crate::attach::{
+    Answer, CLOSE_INTERNAL, ClientMessages, EdgeSender, Request, Response, Service,
+};
 use crate::auth::Verifier;
 use crate::cleanup::Delete;
 use crate::fanout::{CHANNELS_PREFIX, EVENTS_PREFIX, Fanout, FanoutConfig};
@@ -30,9 +32,6 @@ const READYZ: &str = "/readyz";
 /// The methods of `/channels/`, whoever answers them.
 const CHANNELS_METHODS: &str = "GET, DELETE, OPTIONS";
 
-/// The code of the close when something of ours failed (RFC 6455 §7.4.1).
-const CLOSE_INTERNAL: u16 = 1011;
-
 /// The roles of one process, as a service.
 pub(crate) struct RolesService<S> {
     pub(crate) health: Arc<Health>,
@@ -50,7 +49,8 @@ pub(crate) fn serves(roles: Roles) -> Vec<(String, String)> {
     }
     if roles.fanout {
         serves.extend([("*", EVENTS_PREFIX), ("GET", CHANNELS_PREFIX)]);
-        serves.extend([("GET", socket::PREFIX), (socket::SAID_METHOD, socket::PREFIX)]);
+        // What clients of sockets say comes by this, too: its method is MESSAGE (hold.md, H-91).
+        serves.push(("*", socket::PREFIX));
     }
     if roles.cleanup {
         serves.push(("DELETE", CHANNELS_PREFIX));

@@ -13,7 +13,9 @@
 //!
 //! All answers together must fit [`BODIES_BYTES_MAX`]; pages of history are what could be too much for
 //! that, and get what the others leave. After a time nothing more is asked of the store, as the edge
-//! does not wait for ever.
+//! does not wait for ever. Who brings one token after the other that is refused is sent away
+//! ([`REFUSED_TOKENS_MAX`](super::context::REFUSED_TOKENS_MAX)); what it asked for behind them is not
+//! done.
 
 use std::collections::HashMap;
 
@@ -22,18 +24,20 @@ use zhttp::hold::{BODIES_BYTES_MAX, CHANNELS_PER_HOLD_MAX};
 
 use super::Sockets;
 use super::answers::{self, ANSWER_BYTES_MAX, Code, Problem};
-use super::context::Socket;
+use super::context::{self, Socket};
 use super::handshake::expiry;
 use super::requests::{Ask, Malformed, Request};
-use crate::attach::{Answer, ClientMessages, HeldChannel, catch_panic, panic_text};
+use super::tokens::CLOSE_REFUSED;
+use crate::attach::{Answer, ClientMessages, Close, HeldChannel, catch_panic, panic_text};
 use crate::auth::{Claims, LEEWAY_S};
 use crate::event::MESSAGE_BYTES_MAX;
 use crate::fanout::{EVENT_OVERHEAD_BYTES_MAX, PAGE_OVERHEAD_BYTES_MAX, Place, Start};
 use crate::publish::{Ack, Published, Publisher};
 use crate::store::{ChannelName, RangeLimits, Store, StoreError};
 
-/// Bytes of event data in a page of history, but one event at least.
-const HISTORY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of event data in a page of history, but one event at least: less than over HTTP, as several
+/// pages share the room for answers.
+const SOCKET_PAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// The largest event, in bytes: rendered, a message may be six times as long.
 const EVENT_BYTES_MAX: usize = 6 * MESSAGE_BYTES_MAX + 1024;
@@ -47,6 +51,9 @@ pub(super) struct Batch<'s, S> {
     said: &'s ClientMessages,
     socket: Socket,
     are_tokens_new: bool,
+    is_context_new: bool,
+    /// Whether it was logged that a channel could not be read: once is enough while the store is away.
+    is_unread_logged: bool,
     now_ms: u64,
     /// Until then the store may be asked.
     until: Instant,
@@ -89,6 +96,8 @@ impl<'s, S: Store> Batch<'s, S> {
             said,
             socket,
             are_tokens_new: false,
+            is_context_new: false,
+            is_unread_logged: false,
             now_ms,
             until,
             remove: Vec::new(),
@@ -107,26 +116,17 @@ impl<'s, S: Store> Batch<'s, S> {
             bodies.map(|body| Request::parse(body, &self.socket.org)).collect();
         for (index, request) in requests.iter().enumerate() {
             self.left = requests.len() - index;
-            match request {
-                Ok(request) => {
-                    let behind = &requests[index + 1..];
-                    let done = catch_panic(self.perform(index, request, behind)).await;
-                    let done = done.unwrap_or_else(|panic| {
-                        tracing::error!(
-                            panic = panic_text(&*panic),
-                            "a request on a socket failed"
-                        );
-                        Err(Problem::internal())
-                    });
-                    self.count_refused(request, &done);
-                    self.say(request.id, done);
-                }
-                Err(Malformed { id, is_publish, text }) => {
-                    if *is_publish {
-                        self.count_invalid("request");
-                    }
-                    self.say(*id, Err(Problem::bad_request(&**text)));
-                }
+            let behind = &requests[index + 1..];
+            let done = catch_panic(self.perform(index, request, behind)).await;
+            let done = done.unwrap_or_else(|panic| {
+                tracing::error!(panic = panic_text(&*panic), "a request on a socket failed");
+                Err(Problem::internal())
+            });
+            self.count_refused(request, &done);
+            let (Ok(Request { id, .. }) | Err(Malformed { id, .. })) = request;
+            self.say(*id, done);
+            if self.socket.has_tried_enough() {
+                return self.close();
             }
         }
         self.finish()
@@ -138,10 +138,24 @@ impl<'s, S: Store> Batch<'s, S> {
             remove: self.remove,
             add: self.add,
             // That it fits was seen when its last token was taken.
-            context: if self.are_tokens_new { self.socket.encode() } else { None },
+            context: if self.is_context_new { self.socket.encode() } else { None },
             expires,
             bodies: self.bodies,
             close: None,
+        }
+    }
+
+    /// Too many tokens were refused. The context says so, too: a close can be lost with the link, and
+    /// then what the client says next is answered so again.
+    fn close(self) -> Answer {
+        let reason = "Too many tokens were refused".to_owned();
+        Answer {
+            // Of what was unsubscribed from no event comes, not even before the close.
+            remove: self.remove,
+            context: Some(context::refused(CLOSE_REFUSED)),
+            bodies: self.bodies,
+            close: Some(Close { code: CLOSE_REFUSED, reason }),
+            ..Answer::default()
         }
     }
 
@@ -160,14 +174,15 @@ impl<'s, S: Store> Batch<'s, S> {
     async fn perform(
         &mut self,
         index: usize,
-        Request { token, ask, .. }: &Request<'_>,
+        request: &Parsed<'_>,
         behind: &[Parsed<'_>],
     ) -> Result<Done, Problem> {
+        let (Ok(Request { token, .. }) | Err(Malformed { token, .. })) = request;
         if let Some(token) = token {
-            let tokens = &self.sockets.tokens;
-            self.socket = tokens.taken(&self.socket, token, self.now_ms / 1000)?;
-            self.are_tokens_new = true;
+            self.take(token)?;
         }
+        let Request { ask, .. } =
+            request.as_ref().map_err(|malformed| Problem::bad_request(&*malformed.text))?;
         match ask {
             Ask::Ping => Ok("{}".to_owned().into()),
             Ask::Refresh => {
@@ -194,7 +209,23 @@ impl<'s, S: Store> Batch<'s, S> {
                 self.check_read(channel)?;
                 self.check_time()?;
                 let head = self.sockets.pages.head(channel).await;
-                head.map(Done::from).map_err(|error| unread(channel, &error))
+                head.map(Done::from).map_err(|error| self.unread(channel, &error))
+            }
+        }
+    }
+
+    /// Takes a token, or counts that it was refused.
+    fn take(&mut self, token: &str) -> Result<(), Problem> {
+        self.is_context_new = true;
+        match self.sockets.tokens.taken(&self.socket, token, self.now_ms / 1000) {
+            Ok(socket) => {
+                self.socket = Socket { refused_tokens: 0, ..socket };
+                self.are_tokens_new = true;
+                Ok(())
+            }
+            Err(error) => {
+                self.socket.refused_tokens += 1;
+                Err(error.into())
             }
         }
     }
@@ -210,7 +241,7 @@ impl<'s, S: Store> Batch<'s, S> {
             Some(place) => place,
             None => self.look_ahead(index, (channel, start), behind).await,
         };
-        let place = place.map_err(|error| unread(channel, &error))?;
+        let place = place.map_err(|error| self.unread(channel, &error))?;
         self.forget(channel);
         let Place { cursor, finished, .. } = place;
         self.add.push(HeldChannel { name: channel.to_string(), cursor, ended: finished });
@@ -261,7 +292,7 @@ impl<'s, S: Store> Batch<'s, S> {
     }
 
     async fn history(
-        &self,
+        &mut self,
         channel: &ChannelName,
         start: &Start,
         limit: u32,
@@ -274,10 +305,10 @@ impl<'s, S: Store> Batch<'s, S> {
             return Err(Problem::limited(text, ANSWER_BYTES));
         }
         self.check_time()?;
-        let bytes_max = room.min(HISTORY_BYTES_MAX) as u64;
+        let bytes_max = room.min(SOCKET_PAGE_BYTES_MAX) as u64;
         let limits = RangeLimits { events_max: limit, bytes_max };
         let page = self.sockets.pages.page(channel, start, limits, self.now_ms).await;
-        page.map(Done::from).map_err(|error| unread(channel, &error))
+        page.map(Done::from).map_err(|error| self.unread(channel, &error))
     }
 
     async fn publish(
@@ -344,13 +375,18 @@ impl<'s, S: Store> Batch<'s, S> {
             .map_err(|_| Problem::new(Code::Forbidden, "The token does not cover this channel"))
     }
 
-    /// Counts a message that nobody was allowed to publish.
-    fn count_refused(&self, request: &Request<'_>, done: &Result<Done, Problem>) {
+    /// Counts a message that nobody was allowed to publish, or that is none.
+    fn count_refused(&self, request: &Parsed<'_>, done: &Result<Done, Problem>) {
+        let is_publish = match request {
+            Ok(Request { ask, .. }) => matches!(ask, Ask::Publish { .. }),
+            Err(malformed) => malformed.is_publish,
+        };
+        let (true, Err(problem)) = (is_publish, done) else { return };
         let refused = [Code::Unauthorized, Code::InvalidToken, Code::Forbidden];
-        if let (Ask::Publish { .. }, Err(problem)) = (&request.ask, done)
-            && refused.contains(&problem.code)
-        {
+        if refused.contains(&problem.code) {
             self.count_invalid("token");
+        } else if request.is_err() {
+            self.count_invalid("request");
         }
     }
 
@@ -359,9 +395,11 @@ impl<'s, S: Store> Batch<'s, S> {
             publisher.count_invalid(reason);
         }
     }
-}
 
-fn unread(channel: &ChannelName, error: &StoreError) -> Problem {
-    tracing::warn!(%channel, %error, "a channel could not be read for a socket");
-    Problem::from(error)
+    fn unread(&mut self, channel: &ChannelName, error: &StoreError) -> Problem {
+        if !std::mem::replace(&mut self.is_unread_logged, true) {
+            tracing::warn!(%channel, %error, "a channel could not be read for a socket");
+        }
+        Problem::from(error)
+    }
 }

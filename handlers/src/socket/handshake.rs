@@ -21,17 +21,15 @@ use crate::auth::bearer;
 use crate::store::Store;
 use crate::web::{self, RequestHead};
 
-/// The method of the route.
-const METHOD: &str = "GET";
+/// The methods of the route. A browser needs no preflight for a WebSocket; a page that asks by `fetch`
+/// does, to be told what is wrong.
+const METHODS: &str = "GET, OPTIONS";
 
 /// The sub-protocol that is spoken here.
 const SUBPROTOCOL: &str = "forebay.v1";
 
 /// What a sub-protocol begins with that is a token.
 const SUBPROTOCOL_TOKEN: &str = "forebay.token.";
-
-/// A ping goes to a client that got nothing for that long.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How long a socket may be without a token, and with which code it is closed then.
 const TOKEN_WAIT: Expires = Expires { after: Some(Duration::from_secs(10)), code: 3502 };
@@ -56,8 +54,10 @@ impl<S: Store> Sockets<S> {
             Some(Err(error)) => return Response::text(400, error.to_string()),
             None => return web::not_found(),
         };
-        if head.method != METHOD {
-            return web::method_not_allowed(METHOD);
+        match head.method {
+            "GET" => {}
+            "OPTIONS" => return web::preflight(METHODS),
+            _ => return web::method_not_allowed(METHODS),
         }
         if !is_websocket {
             return Response::text(426, "This is for WebSockets").header("Upgrade", "websocket");
@@ -153,7 +153,7 @@ fn accepted(head: &RequestHead<'_>) -> Response {
 
 fn hold(expires: Expires) -> Hold {
     Hold {
-        keep_alive: KEEP_ALIVE,
+        keep_alive: web::KEEP_ALIVE,
         expires: expires.after,
         expires_code: expires.code,
         persistent: true,

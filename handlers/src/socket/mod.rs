@@ -47,9 +47,6 @@ use crate::store::Store;
 /// Where the route begins, and the path at which what clients say is heard.
 pub(crate) const PREFIX: &str = "/ws/";
 
-/// How edges name what clients say where handlers announce what they serve.
-pub(crate) const SAID_METHOD: &str = "MESSAGE";
-
 /// How long what came at once may ask the store for something. What is left then is answered as if
 /// the store was away: an edge closes a socket that has waited for a minute.
 const BATCH_TIME_MAX: Duration = Duration::from_secs(20);
@@ -72,7 +69,7 @@ impl<S: Store> Sockets<S> {
         match Standing::decode(&said.context) {
             Some(Standing::Open(socket)) => {
                 let until = Instant::now() + BATCH_TIME_MAX;
-                Batch::new(self, socket, said, (now_ms, until)).run().await
+                Batch::new(self, *socket, said, (now_ms, until)).run().await
             }
             // It says something before it is closed all the same.
             Some(Standing::Refused { code }) => Answer::close(code, ""),

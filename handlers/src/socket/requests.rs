@@ -41,11 +41,12 @@ pub(super) enum Ask<'a> {
     Ping,
 }
 
-/// Something that is no request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Something that is no request: what of it could be read, and what is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Malformed<'a> {
-    /// If it could be read.
     pub(super) id: Option<&'a str>,
+    /// Counts all the same, from here on.
+    pub(super) token: Option<String>,
     /// Whether something was to be published.
     pub(super) is_publish: bool,
     pub(super) text: String,
@@ -77,7 +78,7 @@ struct Members<'a> {
 impl<'a> Request<'a> {
     /// Reads what the client of a socket of `org` has said.
     pub(super) fn parse(said: &'a ClientMessage, org: &str) -> Result<Self, Malformed<'a>> {
-        let nothing = |text: String| Malformed { id: None, is_publish: false, text };
+        let nothing = |text: String| Malformed { text, ..Malformed::default() };
         if said.binary {
             return Err(nothing("a request is a text message".to_owned()));
         }
@@ -87,25 +88,35 @@ impl<'a> Request<'a> {
         }
         let members: Members<'a> = serde_json::from_slice(&said.body)
             .map_err(|error| nothing(format!("not a JSON object: {error}")))?;
-        let id = members.id.map(id_of).transpose().map_err(nothing)?;
-        let malformed = |text| Malformed { id, is_publish: false, text };
-        let kind: String = match members.kind {
-            Some(kind) => value_of("type", kind, "a string").map_err(malformed)?,
-            None => return Err(malformed("type: is missing".to_owned())),
-        };
-        let token = optional("token", members.token, "a string");
-        let parsed = token.and_then(|token: Option<String>| {
-            if kind == "refresh" && token.is_none() {
-                return Err("token: is missing".to_owned());
-            }
-            let ask = members.ask(&kind, org, &said.body)?;
-            Ok(Request { id, token, ask })
-        });
-        parsed.map_err(|text| Malformed { id, is_publish: kind == PUBLISH, text })
+        let mut known = Malformed::default();
+        match members.read(&mut known, org, &said.body) {
+            Ok(ask) => Ok(Request { id: known.id, token: known.token, ask }),
+            Err(text) => Err(Malformed { text, ..known }),
+        }
     }
 }
 
 impl<'a> Members<'a> {
+    /// Reads all of them. What is `known` when something is found to be wrong was read before that.
+    fn read(
+        &self,
+        known: &mut Malformed<'a>,
+        org: &str,
+        text: &'a [u8],
+    ) -> Result<Ask<'a>, String> {
+        // First of all, as it counts whatever is wrong with the others.
+        let token = optional("token", self.token, "a string").map(|token| known.token = token);
+        known.id = self.id.map(id_of).transpose()?;
+        let kind = self.kind.ok_or("type: is missing")?;
+        let kind: String = value_of("type", kind, "a string")?;
+        known.is_publish = kind == PUBLISH;
+        token?;
+        if kind == "refresh" && known.token.is_none() {
+            return Err("token: is missing".to_owned());
+        }
+        self.ask(&kind, org, text)
+    }
+
     fn ask(&self, kind: &str, org: &str, text: &'a [u8]) -> Result<Ask<'a>, String> {
         let channel = || self.channel(org);
         Ok(match kind {
@@ -311,6 +322,27 @@ mod tests {
         assert_eq!(malformed.text, "a request is a text message");
         let said = said(r#"{"channel":7,"id":"x","type":"head"}"#);
         assert_eq!(Request::parse(&said, "acme").unwrap_err().id, Some(r#""x""#));
+    }
+
+    #[test]
+    fn a_token_is_read_whatever_is_wrong_with_the_rest() {
+        for text in [
+            r#"{"token":"t"}"#,
+            r#"{"token":"t","id":true,"type":"ping"}"#,
+            r#"{"type":"pong","token":"t"}"#,
+            r#"{"type":7,"token":"t"}"#,
+            r#"{"type":"head","channel":"a b","token":"t"}"#,
+            r#"{"type":"publish","channel":"a","ack":"x","token":"t"}"#,
+        ] {
+            let said = said(text);
+            let malformed = Request::parse(&said, "acme").unwrap_err();
+            assert_eq!(malformed.token.as_deref(), Some("t"), "{text}");
+        }
+        // Of what is no JSON object nothing counts.
+        for text in [r#"{"type":"pong","token":"t"} {}"#, r#"["t"]"#, r#"{"token":7}"#] {
+            let said = said(text);
+            assert_eq!(Request::parse(&said, "acme").unwrap_err().token, None, "{text}");
+        }
     }
 
     proptest! {

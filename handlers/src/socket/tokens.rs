@@ -1,13 +1,20 @@
 //! Tokens on sockets: of which kind one is, and what it adds to what the socket may do.
 //!
 //! A token of a subscriber lets a socket read, one of a publisher lets it publish; which it is, its
-//! keys say. A new one takes the place of the one before, if it covers as much: channels that are read
-//! stay covered until the socket is closed, without anybody looking at them again.
+//! keys say. One that is good for both kinds counts for both, as it does over HTTP. A new one takes the
+//! place of the one before, if it covers as much: channels that are read stay covered until the socket
+//! is closed, without anybody looking at them again.
 
 use zhttp::hold::CONTEXT_BYTES_MAX;
 
 use super::context::Socket;
 use crate::auth::{AuthError, Claims, Verifier};
+
+/// The code of the close when a token was refused.
+pub(super) const CLOSE_REFUSED: u16 = 3500;
+
+/// The code of the close when a token is of another org.
+const CLOSE_OTHER_ORG: u16 = 3501;
 
 /// Whose tokens are good.
 #[derive(Clone, Debug)]
@@ -52,16 +59,16 @@ impl TokenError {
             TokenError::Expired
             | TokenError::Invalid
             | TokenError::Narrower
-            | TokenError::TooLarge => 3500,
-            TokenError::Org => 3501,
+            | TokenError::TooLarge => CLOSE_REFUSED,
+            TokenError::Org => CLOSE_OTHER_ORG,
         }
     }
 }
 
-/// What a token is good for.
-enum Kind {
-    Subscriber(Claims),
-    Publisher(Claims),
+/// What a token is good for: one of them at least.
+struct Kinds {
+    subscriber: Option<Claims>,
+    publisher: Option<Claims>,
 }
 
 impl Tokens {
@@ -78,35 +85,39 @@ impl Tokens {
             // The only thing that they are for from now on. Then all tokens of a socket compare.
             Ok(Claims { org: Some(socket.org.clone()), subject: None, ..claims })
         };
+        let Kinds { subscriber, publisher } = self.verify(token, now_s)?;
         let mut socket = socket.clone();
-        let (place, claims) = match self.verify(token, now_s)? {
-            Kind::Subscriber(claims) => (&mut socket.subscriber, of_this_org(claims)?),
-            Kind::Publisher(claims) => (&mut socket.publisher, of_this_org(claims)?),
-        };
-        if place.as_ref().is_some_and(|before| !claims.covers(before)) {
-            return Err(TokenError::Narrower);
+        let mut is_taken = false;
+        let kinds = [(&mut socket.subscriber, subscriber), (&mut socket.publisher, publisher)];
+        for (place, claims) in kinds {
+            let Some(claims) = claims.map(of_this_org).transpose()? else { continue };
+            // One that covers less than that of one kind may be all there is of the other.
+            if place.as_ref().is_none_or(|before| claims.covers(before)) {
+                *place = Some(claims);
+                is_taken = true;
+            }
         }
-        *place = Some(claims);
-        if socket.encode().is_none() { Err(TokenError::TooLarge) } else { Ok(socket) }
+        match (is_taken, socket.encode()) {
+            (false, _) => Err(TokenError::Narrower),
+            (true, None) => Err(TokenError::TooLarge),
+            (true, Some(_)) => Ok(socket),
+        }
     }
 
-    fn verify(&self, token: &str, now_s: u64) -> Result<Kind, TokenError> {
-        let as_subscriber = match self.subscriber.verify(token, now_s) {
-            Ok(claims) => return Ok(Kind::Subscriber(claims)),
-            Err(error) => error,
-        };
-        let as_publisher = match &self.publisher {
-            Some(verifier) => match verifier.verify(token, now_s) {
-                Ok(claims) => return Ok(Kind::Publisher(claims)),
-                Err(error) => error,
-            },
-            None => AuthError::Invalid("publishers are unknown here"),
-        };
-        // Only a good signature makes a token an expired one.
-        if [as_subscriber, as_publisher].contains(&AuthError::Expired) {
-            Err(TokenError::Expired)
-        } else {
-            Err(TokenError::Invalid)
+    fn verify(&self, token: &str, now_s: u64) -> Result<Kinds, TokenError> {
+        let unknown = Err(AuthError::Invalid("publishers are unknown here"));
+        let as_subscriber = self.subscriber.verify(token, now_s);
+        let verifier = self.publisher.as_ref();
+        let as_publisher = verifier.map_or(unknown, |verifier| verifier.verify(token, now_s));
+        match (as_subscriber, as_publisher) {
+            // Only a good signature makes a token an expired one.
+            (Err(AuthError::Expired), Err(_)) | (Err(_), Err(AuthError::Expired)) => {
+                Err(TokenError::Expired)
+            }
+            (Err(_), Err(_)) => Err(TokenError::Invalid),
+            (subscriber, publisher) => {
+                Ok(Kinds { subscriber: subscriber.ok(), publisher: publisher.ok() })
+            }
         }
     }
 }

@@ -193,6 +193,26 @@ async fn who_has_too_much_to_do_sends_the_client_elsewhere() {
 }
 
 #[tokio::test]
+async fn an_answer_that_finds_no_room_sends_the_client_elsewhere() {
+    let answers = |said: &ClientMessages| say(&"x".repeat(said.number as usize));
+    let (ear, _heard, _gate) = ear(3, answers);
+    let tuning = Tuning { waiting_answers_bytes_max: 1000, ..tuning() };
+    let mut world = World::tuned(ear, tuning).await;
+    let edge = world.edge();
+    edge.said("1", 600, &[]).await;
+    edge.changed("1").await;
+    edge.said("2", 1000, &[]).await;
+    assert_eq!(edge.closed("2").await, (Some(1013), String::new()));
+    // The room of the first was given back.
+    world.until(|stats| stats.requests_in_flight == 0).await;
+    let edge = world.edge();
+    edge.said("3", 601, &[]).await;
+    edge.changed("3").await;
+    let stats = world.attached.stats();
+    assert_eq!((stats.requests_refused_total, stats.requests_panicked_total), (1, 0));
+}
+
+#[tokio::test]
 async fn what_comes_twice_is_done_twice() {
     let (ear, mut heard, gate) = ear(0, |_: &ClientMessages| say("well"));
     let mut world = World::new(ear).await;

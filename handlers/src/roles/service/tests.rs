@@ -106,7 +106,7 @@ async fn preflights_wrong_methods_and_unknown_paths() {
     let ask = |method: &'static str, path: &str| {
         service.call(Request::detached(method, &format!("http://h{path}"), ""))
     };
-    for path in ["/publish/acme/news", "/events/acme", "/channels/acme/news"] {
+    for path in ["/publish/acme/news", "/events/acme", "/channels/acme/news", "/ws/acme"] {
         let preflight = ask("OPTIONS", path).await;
         assert_eq!(answer(&preflight), (204, ""), "{path}");
         assert_eq!(header(&preflight, "Access-Control-Allow-Origin"), Some("*"));
@@ -114,6 +114,11 @@ async fn preflights_wrong_methods_and_unknown_paths() {
     }
     let allow = ask("PATCH", "/channels/acme/news").await;
     assert_eq!(header(&allow, "Allow"), Some("GET, DELETE, OPTIONS"));
+    for method in ["POST", "HEAD", "MESSAGE"] {
+        let refused = ask(method, "/ws/acme").await;
+        assert_eq!((refused.code, header(&refused, "Allow")), (405, Some("GET, OPTIONS")));
+    }
+    assert_eq!(ask("GET", "/ws/acme").await.code, 426);
     assert_eq!(ask("GET", "/nothing").await.code, 404);
     assert_eq!(ask("GET", "/healthz").await.code, 200);
     assert_eq!(ask("GET", "/readyz").await.code, 503);
@@ -134,10 +139,17 @@ async fn a_process_answers_for_its_roles_only() {
     };
     assert_eq!(announced(Roles::NONE), ["GET /healthz", "GET /readyz"]);
     let fanout = announced(Roles { fanout: true, ..Roles::NONE });
-    let expected =
-        ["* /events/", "GET /channels/", "GET /ws/", "MESSAGE /ws/", "OPTIONS /channels/"];
-    assert_eq!(fanout[2..], expected);
+    assert_eq!(fanout[2..], ["* /events/", "GET /channels/", "* /ws/", "OPTIONS /channels/"]);
     let cleanup = announced(Roles { cleanup: true, ..Roles::NONE });
     assert_eq!(cleanup[2..], ["DELETE /channels/", "OPTIONS /channels/"]);
-    assert_eq!(announced(Roles::ALL).len(), 9);
+    assert_eq!(announced(Roles::ALL).len(), 8);
+    // What clients of sockets say comes to those who have sockets only.
+    let hears = |roles| {
+        let covers = |(method, prefix): (String, String)| {
+            ["*", "MESSAGE"].contains(&&*method) && "/ws/".starts_with(&*prefix)
+        };
+        serves(roles).into_iter().any(covers)
+    };
+    assert!(!hears(Roles { publish: true, cleanup: true, ..Roles::NONE }));
+    assert!(hears(Roles { fanout: true, ..Roles::NONE }));
 }

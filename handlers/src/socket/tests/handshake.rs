@@ -33,10 +33,13 @@ async fn what_cannot_be_a_socket_is_answered_so() {
     let response = ask("GET", (false, true));
     assert_eq!((response.code, header(&response, "Upgrade")), (426, Some("websocket")));
     assert_eq!(answer(&ask("GET", (true, false))), (501, "This edge does not hold connections"));
-    for method in ["POST", "MESSAGE"] {
+    for method in ["POST", "MESSAGE", "HEAD"] {
         let response = ask(method, (false, true));
-        assert_eq!((response.code, header(&response, "Allow")), (405, Some("GET")));
+        assert_eq!((response.code, header(&response, "Allow")), (405, Some("GET, OPTIONS")));
     }
+    let response = ask("OPTIONS", (false, true));
+    let allowed = header(&response, "Access-Control-Allow-Methods");
+    assert_eq!((response.code, allowed), (204, Some("GET, OPTIONS")));
 }
 
 #[tokio::test]

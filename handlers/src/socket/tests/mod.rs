@@ -16,11 +16,13 @@ use zhttp::hold::{BODIES_BYTES_MAX, CHANNELS_PER_HOLD_MAX};
 
 use super::*;
 use crate::attach::{Answer, ClientMessage, Close, Expires, HeldChannel, Response};
-use crate::auth::Role;
+use crate::auth::{Role, Verifier, VerifierConfig};
 use crate::fanout::HeadsReader;
 use crate::roles::Limits;
 use crate::store::{ChannelName, Retention};
-use crate::testing::{NOW_MS, NOW_S, TestStore, answer, header, token, token_at, verifier};
+use crate::testing::{
+    NOW_MS, NOW_S, TestStore, answer, header, token, token_at, verifier, verifier_config,
+};
 use crate::web::tests::{head_of, headers_of};
 
 /// A process that has sockets.
@@ -38,18 +40,35 @@ impl Bench {
     /// `None`: one that knows nothing of publishers.
     async fn with(limits: Option<Limits>) -> Self {
         let store = TestStore::open().await;
-        let heads = HeadsReader::new(store.clone());
-        let of_publishers = || verifier(Role::Publisher);
         let publisher =
-            limits.map(|limits| Arc::new(Publisher::new(store.clone(), of_publishers(), limits)));
+            limits.map(|limits| Publisher::new(store.clone(), verifier(Role::Publisher), limits));
+        let tokens = Tokens {
+            subscriber: verifier(Role::Subscriber),
+            publisher: publisher.is_some().then(|| verifier(Role::Publisher)),
+        };
+        Bench::of(store, tokens, publisher)
+    }
+
+    /// One that tells the kinds of tokens by nothing but their claims.
+    async fn of_one_secret() -> Self {
+        let store = TestStore::open().await;
+        let verifier = |role| {
+            Verifier::new(VerifierConfig { audience: None, ..verifier_config(role) }).unwrap()
+        };
+        let of_publishers = verifier(Role::Publisher);
+        let publisher = Publisher::new(store.clone(), of_publishers.clone(), Limits::default());
+        let tokens =
+            Tokens { subscriber: verifier(Role::Subscriber), publisher: Some(of_publishers) };
+        Bench::of(store, tokens, Some(publisher))
+    }
+
+    fn of(store: TestStore, tokens: Tokens, publisher: Option<Publisher<TestStore>>) -> Self {
+        let heads = HeadsReader::new(store.clone());
         let sockets = Sockets {
-            tokens: Tokens {
-                subscriber: verifier(Role::Subscriber),
-                publisher: publisher.is_some().then(of_publishers),
-            },
+            tokens,
             placer: Placer { store: store.clone(), heads, retention: Retention::default() },
             pages: Pages(store.clone()),
-            publisher,
+            publisher: publisher.map(Arc::new),
         };
         Bench { store, sockets }
     }

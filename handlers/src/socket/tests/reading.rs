@@ -1,5 +1,7 @@
 //! Subscribing, and reading what is kept.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -260,6 +262,51 @@ async fn history_has_a_size_for_each_and_for_all_together() {
     assert_eq!(client.ask(&most).await["type"], "answer");
 }
 
+/// Counts what sockets log, and nothing else.
+#[derive(Default)]
+struct Lines(AtomicUsize);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().ends_with("socket::batch")
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_a_batch_logs_one_line() {
+    let bench = Bench::new().await;
+    let mut client = bench.all().await;
+    bench.store.set_away(true);
+    let lines = Arc::new(Lines::default());
+    let _guard = tracing::subscriber::set_default(Arc::clone(&lines));
+    for logged in 1..=3 {
+        let requests: Vec<Value> = ["a", "b", "c"]
+            .iter()
+            .flat_map(|name| {
+                let of = |kind| json!({"type": kind, "channel": name});
+                [subscribe(name, ""), of("history"), of("head")]
+            })
+            .collect();
+        for heard in client.ask_all(&requests).await {
+            assert_eq!(heard["code"], "unavailable");
+        }
+        assert_eq!(lines.0.load(Ordering::Relaxed), logged);
+    }
+}
+
 #[tokio::test]
 async fn while_the_store_is_away_nothing_changes() {
     let bench = Bench::new().await;
@@ -329,7 +376,7 @@ async fn what_takes_too_long_is_broken_off() {
     let said = client.said(&requests.map(|request| request.to_string()));
     let Some(Standing::Open(socket)) = Standing::decode(&said.context) else { panic!() };
     let over = (NOW_MS, Instant::now());
-    let answer = Batch::new(&bench.sockets, socket, &said, over).run().await;
+    let answer = Batch::new(&bench.sockets, *socket, &said, over).run().await;
     let heard: Vec<Value> =
         answer.bodies.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     let codes: Vec<_> = heard.iter().map(|heard| heard["code"].as_str()).collect();

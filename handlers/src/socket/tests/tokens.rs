@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::socket::context::{REFUSED_TOKENS_MAX, Socket};
 
 fn subscriber(channels: &[&str], now_s: u64) -> Value {
     json!({"type": "refresh", "token": token_at(Role::Subscriber, "acme", channels, now_s)})
@@ -10,6 +11,19 @@ fn subscriber(channels: &[&str], now_s: u64) -> Value {
 
 fn publisher(channels: &[&str], now_s: u64) -> Value {
     json!({"type": "refresh", "token": token_at(Role::Publisher, "acme", channels, now_s)})
+}
+
+fn standing(context: &[u8]) -> Socket {
+    match Standing::decode(context) {
+        Some(Standing::Open(socket)) => *socket,
+        other => panic!("{other:?}"),
+    }
+}
+
+impl Client<'_> {
+    fn standing(&self) -> Socket {
+        standing(&self.context)
+    }
 }
 
 #[tokio::test]
@@ -91,7 +105,7 @@ async fn a_token_that_covers_less_is_refused_and_the_old_one_stays() {
     let mut client = bench.client();
     client.ask(&subscriber(&["a", "b*"], NOW_S)).await;
     client.ask(&publisher(&["x", "y"], NOW_S)).await;
-    let context = client.context.clone();
+    let before = client.context.clone();
     for narrower in [
         subscriber(&["a"], NOW_S + 50),
         subscriber(&["b*"], NOW_S + 50),
@@ -102,7 +116,7 @@ async fn a_token_that_covers_less_is_refused_and_the_old_one_stays() {
         assert_eq!(heard["code"], "invalid_token");
         assert_eq!(heard["message"], "The token covers less than the one before");
     }
-    assert_eq!(client.context, context);
+    assert_eq!(client.standing(), Socket { refused_tokens: 4, ..standing(&before) });
     assert_eq!(client.expires.after, Some(Duration::from_secs(120)));
     // A publisher's without channels covers all of them; then only such a one does.
     assert_eq!(client.ask(&publisher(&[], NOW_S)).await["type"], "answer");
@@ -136,8 +150,11 @@ async fn a_token_that_is_not_good_spoils_its_request_only() {
                 "message": text});
             assert_eq!(heard, expected);
         }
+        let left = Socket { refused_tokens: 3, ..standing(&before) };
+        assert_eq!(client.standing(), left);
+        client.context = before.clone();
     }
-    assert_eq!((&client.context, client.number), (&before, number + 12));
+    assert_eq!(client.number, number + 12);
     assert_eq!(client.ask(&json!({"type": "publish", "channel": "a"})).await["type"], "answer");
     assert_eq!(bench.outcomes(), [("accepted", "stored", 1), ("invalid", "token", 4)]);
 }
@@ -172,4 +189,113 @@ async fn what_has_expired_allows_nothing() {
     // The publisher's has expired, and ends the socket at once.
     assert_eq!(heard["result"], json!({"expires": NOW_S + 120}));
     assert_eq!(client.expires.after, Some(Duration::from_secs(1)));
+}
+
+#[tokio::test]
+async fn a_token_of_both_kinds_counts_for_both() {
+    let bench = Bench::of_one_secret().await;
+    // By their claims both are of both kinds.
+    for role in [Role::Subscriber, Role::Publisher] {
+        let mut client = bench.client_with(&[&token(role, "acme", &["a*", "b"])]).await;
+        for kind in ["subscribe", "publish", "history", "head"] {
+            let heard = client.ask(&json!({"type": kind, "channel": "a1"})).await;
+            assert_eq!(heard["type"], "answer", "{heard}");
+            let refused = client.refused(&json!({"type": kind, "channel": "c"})).await;
+            assert_eq!(refused, permanent("forbidden"));
+        }
+        assert_eq!(client.expires.after, Some(Duration::from_secs(120)));
+        // It covers less for both.
+        assert_eq!(client.refused(&subscriber(&["b"], NOW_S)).await, permanent("invalid_token"));
+        let heard = client.ask(&publisher(&["a*", "b", "c"], NOW_S + 50)).await;
+        assert_eq!(heard["result"], json!({"expires": NOW_S + 170}));
+        for kind in ["head", "publish"] {
+            let heard = client.ask(&json!({"type": kind, "channel": "c"})).await;
+            assert_eq!(heard["type"], "answer", "{heard}");
+        }
+    }
+    // Without channels it is no subscriber's.
+    let everything = token(Role::Publisher, "acme", &[]);
+    let mut client = bench.client_with(&[&everything]).await;
+    let head = json!({"type": "head", "channel": "a"});
+    assert_eq!(client.refused(&head).await, permanent("unauthorized"));
+    // What is less than the publisher's is all there is of a reader's. It takes the place of nothing.
+    assert_eq!(client.ask(&subscriber(&["a"], NOW_S)).await["type"], "answer");
+    assert_eq!(client.ask(&head).await["type"], "answer");
+    assert_eq!(client.ask(&json!({"type": "publish", "channel": "b"})).await["type"], "answer");
+    // As many channels fit as of a token of one kind.
+    let names: Vec<String> = (0..20).map(|n| format!("{n:0>36}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bench.client_with(&[&token(Role::Subscriber, "acme", &names)]).await;
+    let heard = bench.client().ask(&subscriber(&["a"], NOW_S - 121)).await;
+    assert_eq!(heard["message"], "Token expired");
+}
+
+#[tokio::test]
+async fn a_token_of_a_request_that_is_wrong_counts() {
+    let bench = Bench::new().await;
+    let mut client = bench.client();
+    let reader = token(Role::Subscriber, "acme", &["a"]);
+    let writer = token(Role::Publisher, "acme", &["a"]);
+    let heard = client
+        .ask_all(&[
+            json!({"type": "subscribe", "channel": "a b", "token": reader, "id": 1}),
+            json!({"type": "head", "channel": "a"}),
+            json!({"type": "publish", "channel": 7, "token": writer, "id": true}),
+            json!({"type": "publish", "channel": "a"}),
+            json!({"type": "publish", "ack": "x", "token": "x", "id": 2}),
+            json!({"type": "publish", "channel": "a"}),
+        ])
+        .await;
+    let codes: Vec<_> = heard.iter().map(|heard| heard["code"].as_str()).collect();
+    let (bad, spoilt) = (Some("bad_request"), Some("invalid_token"));
+    assert_eq!(codes, [bad, None, bad, None, spoilt, None]);
+    assert_eq!((&heard[0]["id"], &heard[4]["id"]), (&json!(1), &json!(2)));
+    assert_eq!(client.expires.after, Some(Duration::from_secs(120)));
+    assert_eq!(client.ask(&json!({"type": "head", "channel": "a"})).await["type"], "answer");
+    // The one whose id is wrong is not known as something to publish.
+    assert_eq!(bench.outcomes(), [("accepted", "stored", 2), ("invalid", "token", 1)]);
+}
+
+#[tokio::test]
+async fn who_tries_too_many_tokens_is_sent_away() {
+    let bench = Bench::new().await;
+    let max = usize::from(REFUSED_TOKENS_MAX);
+    let (bad, ping) = (json!({"type": "refresh", "token": "x"}), json!({"type": "ping"}));
+    // One that is taken begins anew, in whichever packet it is.
+    let mut client = bench.client();
+    for _ in 0..3 {
+        client.ask_all(&vec![bad.clone(); max - 1]).await;
+        assert_eq!(client.ask(&subscriber(&["*"], NOW_S)).await["type"], "answer");
+    }
+    // They count from packet to packet, also of what is no request, and others do not stop it.
+    for _ in 0..max / 2 - 1 {
+        client.ask_all(&[bad.clone(), ping.clone()]).await;
+        client.ask_all(&[json!({"type": "x", "token": "x"}), ping.clone()]).await;
+    }
+    assert_eq!(client.ask(&bad).await["code"], "invalid_token");
+    let subscribe = json!({"type": "subscribe", "channel": "a"});
+    let unsubscribe = json!({"type": "unsubscribe", "channel": "b"});
+    let said = [&subscribe, &unsubscribe, &bad, &ping, &subscribe].map(Value::to_string);
+    let said = client.said(&said);
+    let answer = bench.sockets.message(&said, NOW_MS).await;
+    let reason = "Too many tokens were refused".to_owned();
+    assert_eq!(answer.close, Some(Close { code: 3500, reason }));
+    // What came before is answered, what is behind is not done.
+    let types: Vec<Value> =
+        answer.bodies.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
+    assert_eq!(types.len(), 3);
+    assert_eq!((&types[1]["type"], &types[2]["code"]), (&json!("answer"), &json!("invalid_token")));
+    assert_eq!(
+        (&answer.remove[..], answer.add.len()),
+        (&["acme:a", "acme:b"].map(str::to_owned)[..], 0)
+    );
+    // Whoever hears it after that closes it, too; and who does this again says the same.
+    assert_eq!(bench.sockets.message(&said, NOW_MS).await, answer);
+    client.context = answer.context.unwrap();
+    let said = client.said(&[ping.to_string()]);
+    assert_eq!(bench.sockets.message(&said, NOW_MS).await, Answer::close(3500, ""));
+    // In one packet.
+    let many = vec![bad.to_string(); 1000];
+    let answer = bench.sockets.message(&bench.client().said(&many), NOW_MS).await;
+    assert_eq!((answer.bodies.len(), answer.close.unwrap().code), (max, 3500));
 }
