@@ -7,12 +7,15 @@
 
 #[path = "browser/chromium.rs"]
 mod chromium;
+#[path = "browser/scripted.rs"]
+mod scripted;
 mod support;
 #[path = "browser/system.rs"]
 mod system;
 
 use chromium::{Chromium, Page};
 use forebay_handlers::auth::Role;
+use scripted::ScriptedEdge;
 use serde_json::{Value, json};
 use support::up::ORG;
 use system::System;
@@ -398,6 +401,103 @@ fn an_open_socket_takes_a_new_token() {
         // One for another channel covers less, and is refused.
         let narrow = system.dir.token(Role::Subscriber, ORG, &["b"]);
         assert!(page.try_value(&format!("client.refresh('{narrow}')")).is_err());
+        is_untroubled(&mut page);
+    });
+}
+
+/// A link to the page, which comes to a scripted edge by WebSocket.
+fn link_to(edge: &ScriptedEdge) -> String {
+    system::link(&edge.address, ["a-token", "another-token"], "ws", &["a"])
+}
+
+/// The first word of an edge.
+fn open_message() -> Value {
+    json!({"type": "open", "expires": 4_000_000_000_u64})
+}
+
+#[track_caller]
+fn detail(page: &mut Page) -> String {
+    let detail = page.value("document.getElementById('detail').textContent");
+    detail.as_str().unwrap().to_owned()
+}
+
+/// What becomes of requests to a client that has finished.
+#[track_caller]
+fn asked_in_vain(page: &mut Page) -> Value {
+    page.value(
+        "Promise.allSettled([client.publish('a', { phase: 'PHASE_DELTA' }), client.refresh('token')])
+            .then((results) => results.map(({ reason }) => reason.message))",
+    )
+}
+
+/// The table of close codes in `docs/channels.md`: the page comes back after one of these.
+#[test]
+fn a_page_comes_back_after_a_close_that_is_transient() {
+    with_chromium(|chromium| {
+        for code in [1001, 1011, 1012, 1013, 3000, 3499] {
+            let edge = ScriptedEdge::start();
+            let mut page = chromium.open(&link_to(&edge));
+            let mut visit = edge.visit();
+            visit.say(&open_message());
+            visit.close(code, "for a while");
+            edge.visit();
+            is_untroubled(&mut page);
+        }
+    });
+}
+
+/// And not after one of these; what is asked of it from then on fails with the reason.
+#[test]
+fn a_page_gives_up_after_a_close_that_is_final() {
+    with_chromium(|chromium| {
+        for code in [3500, 3501, 3502, 3999] {
+            let edge = ScriptedEdge::start();
+            let mut page = chromium.open(&link_to(&edge));
+            let mut visit = edge.visit();
+            visit.say(&open_message());
+            visit.close(code, "for good");
+            wait_for_state(&mut page, "refused");
+            let why = format!("closed with {code} for good");
+            assert_eq!(detail(&mut page), why);
+            assert_eq!(asked_in_vain(&mut page), json!([why, why]));
+            assert!(!edge.has_visit(), "{code}");
+            is_untroubled(&mut page);
+        }
+    });
+}
+
+/// An error in place of `open` says why the close comes; a later one is about something else.
+#[test]
+fn only_an_error_in_place_of_open_explains_a_close() {
+    let complaint = json!({
+        "type": "error", "code": "bad_request", "kind": "permanent", "message": "a complaint",
+    });
+    with_chromium(|chromium| {
+        for (words, why) in [
+            (vec![&complaint], "closed with 3500 a complaint"),
+            (vec![&open_message(), &complaint], "closed with 3500 a reason"),
+        ] {
+            let edge = ScriptedEdge::start();
+            let mut page = chromium.open(&link_to(&edge));
+            let mut visit = edge.visit();
+            words.into_iter().for_each(|word| visit.say(word));
+            visit.close(3500, "a reason");
+            wait_for_state(&mut page, "refused");
+            assert_eq!(detail(&mut page), why);
+            is_untroubled(&mut page);
+        }
+    });
+}
+
+#[test]
+fn what_is_asked_of_a_client_that_was_stopped_fails_at_once() {
+    with_chromium(|chromium| {
+        let edge = ScriptedEdge::start();
+        let mut page = chromium.open(&link_to(&edge));
+        edge.visit().say(&open_message());
+        page.value("document.getElementById('stop').click()");
+        wait_for_state(&mut page, "stopped");
+        assert_eq!(asked_in_vain(&mut page), json!(["stopped", "stopped"]));
         is_untroubled(&mut page);
     });
 }

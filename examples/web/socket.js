@@ -16,7 +16,7 @@ const SILENCE_MS_MAX = 25_000;
 const ANSWER_MS_MAX = 10_000;
 
 /** Close codes after which a client comes back; so it does after 3000 to 3499. Browsers say 1006 if no close came at all. */
-const TRANSIENT_CLOSES = [1001, 1006, 1012, 1013];
+const TRANSIENT_CLOSES = [1001, 1006, 1011, 1012, 1013];
 
 function isTransientClose(code) {
   return TRANSIENT_CLOSES.includes(code) || (code >= 3000 && code <= 3499);
@@ -37,7 +37,9 @@ class SocketClient {
   #isOpen = false;
   #wasOpen = false;
   #publishTokenSent = ""; // on this connection
-  #complaint = ""; // the last error that was no answer: it tells why a close follows
+  #isGreeted = false; // `open` has come on this connection
+  #complaint = ""; // the error that came in place of it: it tells why a close follows
+  #end = ""; // why we have finished, if we have
 
   constructor(options, listener) {
     this.#options = options;
@@ -45,6 +47,7 @@ class SocketClient {
   }
 
   start() {
+    this.#end = "";
     this.#connect();
   }
 
@@ -87,6 +90,7 @@ class SocketClient {
     this.#watch();
     switch (message.type) {
       case "open":
+        this.#isGreeted = true;
         this.#subscribeAll();
         break;
       case "event":
@@ -102,7 +106,8 @@ class SocketClient {
         this.#answered(message.id, (request) => request.resolve(message.result));
         break;
       case "error":
-        if (!this.#answered(message.id, (request) => this.#refused(request, message))) {
+        // One that is neither an answer nor in place of `open` explains nothing that comes later.
+        if (!this.#answered(message.id, (request) => this.#refused(request, message)) && !this.#isGreeted) {
           this.#complaint = message.message;
         }
         break;
@@ -154,8 +159,11 @@ class SocketClient {
     this.#wasOpen = true;
   }
 
-  /** Sends a request, now or on the next connection; resolves to its result. */
+  /** Sends a request, now or on the next connection; resolves to its result. Rejects at once if there will be none. */
   #ask(request, isPublish) {
+    if (this.#end !== "") {
+      return Promise.reject(new RequestError(this.#end));
+    }
     return new Promise((resolve, reject) => this.#send(this.#enlist({ request, isPublish, resolve, reject })));
   }
 
@@ -233,10 +241,11 @@ class SocketClient {
       this.#listener.disconnected();
     }
     this.#leave();
+    this.#end = detail || state;
     const requests = [...this.#requests.values()];
     this.#requests.clear();
     for (const { reject } of requests) {
-      reject(new RequestError(detail || state));
+      reject(new RequestError(this.#end));
     }
     this.#listener.state(state, detail);
   }
@@ -247,6 +256,7 @@ class SocketClient {
     this.#isOpen = false;
     this.#subscribed.clear();
     this.#publishTokenSent = "";
+    this.#isGreeted = false;
     this.#complaint = "";
     clearTimeout(this.#timer);
     clearTimeout(this.#watchdog);

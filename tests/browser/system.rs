@@ -153,16 +153,25 @@ impl System {
 
     /// The same, with this token of a reader.
     pub fn link_with(&self, token: &str, transport: &str, channels: &[&str]) -> String {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web/index.html");
         let publish_token = self.dir.token(Role::Publisher, ORG, channels);
-        let names: Vec<_> = channels.iter().map(|name| format!("channel={name}")).collect();
-        format!(
-            "file://{}#edge=http://{}&org={ORG}&{}&token={token}&publish_token={publish_token}&transport={transport}",
-            page.display(),
-            self.front.port.address(),
-            names.join("&"),
-        )
+        link(self.front.port.address(), [token, &publish_token], transport, channels)
     }
+}
+
+/// A link that starts the page at any edge, with the tokens of a reader and of a publisher.
+pub fn link(
+    address: &str,
+    [token, publish_token]: [&str; 2],
+    transport: &str,
+    channels: &[&str],
+) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web/index.html");
+    let names: Vec<_> = channels.iter().map(|name| format!("channel={name}")).collect();
+    format!(
+        "file://{}#edge=http://{address}&org={ORG}&{}&token={token}&publish_token={publish_token}&transport={transport}",
+        page.display(),
+        names.join("&"),
+    )
 }
 
 /// A Redis on a socket in a directory.

@@ -34,6 +34,19 @@ pub(crate) struct Client {
     pub(crate) pauses: Vec<Pause>,
 }
 
+/// Tells that a client has got what it wants to read, or cannot get it: once, however often it comes back.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready(Option<mpsc::UnboundedSender<()>>);
+
+impl Ready {
+    pub(crate) fn tell(&mut self) {
+        if let Some(ready) = self.0.take() {
+            // Nobody listens any more once clients were found not to be ready in time.
+            let _ = ready.send(());
+        }
+    }
+}
+
 /// All of them, at work.
 pub(crate) struct Clients(JoinSet<(usize, Vec<Reading>)>);
 
@@ -48,7 +61,7 @@ impl Clients {
         for (number, client) in clients.enumerate() {
             let Client { socket, address, channels, pauses } = client;
             let Common { token, phase, edge } = common.clone();
-            let (ready, words) = (ready.clone(), words.clone());
+            let (ready, words) = (Ready(Some(ready.clone())), words.clone());
             match socket {
                 None => {
                     let subscriber =
@@ -91,5 +104,20 @@ impl Clients {
         }
         readings.sort_by_key(|(client, _)| *client);
         readings.into_iter().flat_map(|(_, readings)| readings).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_ready_once() {
+        let (told, mut is_told) = mpsc::unbounded_channel();
+        let mut ready = Ready(Some(told));
+        ready.tell();
+        ready.tell();
+        assert_eq!(is_told.try_recv(), Ok(()));
+        assert!(is_told.try_recv().is_err());
     }
 }

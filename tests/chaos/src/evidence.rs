@@ -4,12 +4,17 @@
 //! agree. What the store holds was published, once, and each publisher's events are in their order. What was acknowledged is
 //! in the store under the id of the acknowledgement, or it is lost, which only a store that replicates asynchronously may do.
 //! What came to a client was published, byte for byte.
+//!
+//! An event is known by its publisher and its sequence. If it was published without a `message_id`, it has the one that the
+//! store says, or a client if the store has lost it; nothing else in it is taken from there. Such an event may be stored once
+//! more for each attempt of which its publisher was told nothing ([`Ack::doubts`]): as another one, with an id of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use forebay_judge::sse::{Block, field};
 use forebay_judge::{Cursors, History, Id, Known};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::cluster::ORG;
@@ -41,11 +46,18 @@ pub(crate) struct Findings {
     pub(crate) contradictions: Vec<String>,
 }
 
+/// What tells an event from all others of its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Name {
+    publisher: u64,
+    sequence: u64,
+}
+
 /// Of one channel.
 struct Channel<'a> {
     number: usize,
     name: &'a str,
-    by_message: HashMap<Uuid, &'a Ack>,
+    acks: HashMap<Name, &'a Ack>,
     known: BTreeMap<Id, Known>,
     /// What came just before an event that begins an epoch, by clients' streams.
     before: HashMap<Id, BTreeMap<Id, u64>>,
@@ -58,17 +70,18 @@ impl Evidence<'_> {
         let mut findings = Findings { history: History::new(names), ..Findings::default() };
         let mut channels: Vec<Channel> = Vec::new();
         for (number, name) in self.names.iter().enumerate() {
-            let by_message = self.acks[number].iter().map(|ack| (ack.message_id, ack)).collect();
+            let acks = self.acks[number].iter().map(|ack| (Name::of(ack), ack)).collect();
             let (known, before) = (BTreeMap::new(), HashMap::new());
-            let mut channel = Channel { number, name, by_message, known, before };
+            let mut channel = Channel { number, name, acks, known, before };
             channel.hear_store(&self.kept[number], &mut findings);
-            channel.hear_publishers(&self.acks[number], &mut findings);
             channels.push(channel);
         }
         for reading in self.readings {
             hear_client(&mut channels, reading, &mut findings);
         }
         for mut channel in channels {
+            // Last: of an event without a `message_id` that is lost only clients know how it was told.
+            channel.hear_publishers(&self.acks[channel.number], &mut findings);
             channel.place_first_events();
             let born = self.kept[channel.number].born;
             if let Err(why) = findings.history.reconstruct(channel.number, born, &channel.known) {
@@ -81,7 +94,8 @@ impl Evidence<'_> {
 
 impl Channel<'_> {
     fn hear_store(&mut self, kept: &Kept, findings: &mut Findings) {
-        let (mut stored, mut newest) = (HashMap::new(), HashMap::new());
+        let (mut copies, mut newest) = (HashMap::<Name, u64>::new(), HashMap::new());
+        let mut message_ids = HashSet::new();
         for (&id, event) in &kept.events {
             let place = || format!("{} {id}", self.name);
             if event.control {
@@ -89,15 +103,18 @@ impl Channel<'_> {
                 if field(&event.data, "control_type") != Ok("failover") {
                     findings.contradictions.push(format!("{}: {}", place(), event.data));
                 }
-            } else if let Some(ack) = self.published(&event.data) {
-                if let Some(other) = stored.insert(ack.message_id, id) {
-                    findings
-                        .contradictions
-                        .push(format!("{} is stored twice, as {other}", place()));
+            } else if let Some((ack, message_id)) = self.published(&event.data) {
+                let copies = copies.entry(Name::of(ack)).or_default();
+                *copies += 1;
+                if !message_ids.insert(message_id) || *copies > 1 + ack.doubts {
+                    findings.contradictions.push(format!("{} is stored twice", place()));
                 }
-                let earlier = newest.insert(ack.publisher, ack.sequence);
-                if earlier.is_some_and(|earlier| earlier >= ack.sequence) {
-                    findings.contradictions.push(format!("{} is out of its order", place()));
+                // One that nobody knew of may have come late.
+                if ack.doubts == 0 || id_of(ack) == id {
+                    let earlier = newest.insert(ack.publisher, ack.sequence);
+                    if earlier.is_some_and(|earlier| earlier >= ack.sequence) {
+                        findings.contradictions.push(format!("{} is out of its order", place()));
+                    }
                 }
             } else {
                 findings.contradictions.push(format!("{} is not what was published", place()));
@@ -116,21 +133,25 @@ impl Channel<'_> {
 
     fn hear_publishers(&mut self, acks: &[Ack], findings: &mut Findings) {
         for ack in acks {
-            let id = Id::new(ack.cursor.epoch, ack.cursor.offset);
-            let line = ack.line(self.number, self.name);
+            let id = id_of(ack);
             match self.known.get_mut(&id) {
-                Some(known) if *known.data == line => known.acknowledged = true,
-                Some(_) => {
-                    let what = format!("{} {id} is not what was acknowledged", self.name);
-                    findings.contradictions.push(what);
+                Some(known) => {
+                    findings.lost_acknowledged += u64::from(!known.kept);
+                    known.acknowledged = true;
+                    if ack.message_id_in(self.number, self.name, &known.data).is_none() {
+                        let what = format!("{} {id} is not what was acknowledged", self.name);
+                        findings.contradictions.push(what);
+                    }
                 }
                 None => {
                     findings.lost_acknowledged += 1;
+                    // Without a `message_id`, nobody has seen which it was, and nobody will ask.
+                    let message_id = ack.message_id.unwrap_or_default();
                     let known = Known {
                         prev: None,
                         end: ack.is_end(),
                         control: false,
-                        data: line.into(),
+                        data: ack.line(self.number, self.name, message_id).into(),
                         acknowledged: true,
                         kept: false,
                     };
@@ -140,11 +161,10 @@ impl Channel<'_> {
         }
     }
 
-    /// The event of this line, if it was published so.
-    fn published(&self, line: &str) -> Option<&Ack> {
-        let message_id = field(line, "message_id").ok()?.parse().ok()?;
-        let ack = self.by_message.get(&message_id)?;
-        (ack.line(self.number, self.name) == line).then_some(ack)
+    /// The event of this line, if it was published so, and its `message_id`.
+    fn published(&self, line: &str) -> Option<(&Ack, Uuid)> {
+        let ack = *self.acks.get(&Name::in_line(line)?)?;
+        Some((ack, ack.message_id_in(self.number, self.name, line)?))
     }
 
     /// A client got this. If nobody else knows it, it was lost before its publisher was told.
@@ -178,6 +198,32 @@ impl Channel<'_> {
             }
         }
     }
+}
+
+impl Name {
+    fn of(ack: &Ack) -> Self {
+        Name { publisher: ack.publisher, sequence: ack.sequence }
+    }
+
+    /// As a line of an event says it.
+    fn in_line(line: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Line {
+            sequence: u64,
+            payload: Payload,
+        }
+        #[derive(Deserialize)]
+        struct Payload {
+            publisher: u64,
+        }
+        let Line { sequence, payload } = serde_json::from_str(line).ok()?;
+        Some(Name { publisher: payload.publisher, sequence })
+    }
+}
+
+/// Where an event stands.
+fn id_of(ack: &Ack) -> Id {
+    Id::new(ack.cursor.epoch, ack.cursor.offset)
 }
 
 fn hear_client(channels: &mut [Channel<'_>], reading: &Reading, findings: &mut Findings) {

@@ -167,6 +167,8 @@ impl Latency {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::ledger::{Kept, KeptEvent};
     use crate::publisher::Ack;
@@ -179,8 +181,13 @@ mod tests {
 
     /// Channel 1: channel 0 is a wide one.
     fn ack(offset: u64, message: u128, sequence: u64) -> Ack {
-        let (cursor, message_id) = (Cursor::new(7, offset), Uuid::from_u128(message));
-        Ack { message_id, cursor, publisher: 0, sequence, at: Instant::now() }
+        let (cursor, message_id) = (Cursor::new(7, offset), Some(Uuid::from_u128(message)));
+        Ack { message_id, cursor, publisher: 0, sequence, doubts: 0, at: Instant::now() }
+    }
+
+    /// What readers get of it.
+    fn line(ack: &Ack) -> String {
+        ack.line(1, NAME, ack.message_id.unwrap())
     }
 
     fn log(len: u64) -> Vec<Ack> {
@@ -191,7 +198,7 @@ mod tests {
     fn kept(events: &[Ack]) -> Kept {
         let event = |ack: &Ack| {
             let prev = (ack.cursor.offset == 1).then_some(Id::START);
-            let data = ack.line(1, NAME);
+            let data = line(ack);
             let id = Id::new(ack.cursor.epoch, ack.cursor.offset);
             (id, KeptEvent { prev, end: ack.is_end(), control: false, data })
         };
@@ -204,7 +211,7 @@ mod tests {
             let block = Block {
                 kind: Some("stream".to_owned()),
                 id: Some(ack.cursor.to_string()),
-                data: Some(ack.line(1, NAME)),
+                data: Some(line(ack)),
                 ..Block::default()
             };
             Came::of(&words, block, Instant::now())
@@ -253,13 +260,78 @@ mod tests {
         assert_eq!(verdict.tally.others, 2, "{verdict:?}");
     }
 
+    /// What a publisher without message ids knows of an event.
+    fn unnamed(ack: Ack, doubts: u64) -> Ack {
+        Ack { message_id: None, doubts, ..ack }
+    }
+
+    #[test]
+    fn an_event_without_a_message_id_has_that_of_the_store() {
+        let stored = log(3);
+        let acks: Vec<Ack> = stored.iter().map(|ack| unnamed(*ack, 0)).collect();
+        let clean = verdict(acks.clone(), &stored, &[reading(&stored)]);
+        assert!(clean.is_clean(), "{clean:?}");
+
+        // A client that got another one did not get what is stored.
+        let other = [stored[0], ack(2, 9, 2), stored[2]];
+        assert!(!verdict(acks.clone(), &stored, &[reading(&other)]).is_clean());
+        // Two events may not have the same, nor may an event be elsewhere than was answered, or in another order.
+        let same = [stored[0], ack(2, 1, 2), stored[2]];
+        assert!(!verdict(acks.clone(), &same, &[reading(&same)]).is_clean());
+        let exchanged = [stored[0], ack(2, 3, 3), ack(3, 2, 2)];
+        assert!(!verdict(acks, &exchanged, &[reading(&exchanged)]).is_clean());
+    }
+
+    #[test]
+    fn an_event_without_a_message_id_is_stored_once_but_for_doubts() {
+        let stored = [ack(1, 1, 1), ack(2, 2, 2), ack(3, 3, 1)];
+        let judged = |doubts: u64, stored: &[Ack]| {
+            let acks = vec![unnamed(stored[0], doubts), unnamed(stored[1], 0)];
+            verdict(acks, stored, &[reading(stored)])
+        };
+        assert!(!judged(0, &stored).is_clean());
+        let clean = judged(1, &stored);
+        assert!(clean.is_clean(), "{clean:?}");
+        let thrice = [stored[0], stored[1], stored[2], ack(4, 4, 1)];
+        assert!(!judged(1, &thrice).is_clean());
+        // Another attempt has another id.
+        let same = [stored[0], stored[1], ack(3, 1, 1)];
+        assert!(!judged(1, &same).is_clean());
+    }
+
+    #[test]
+    fn a_lost_event_without_a_message_id_is_as_clients_got_it() {
+        let next = Ack { cursor: Cursor::new(9, 1), ..ack(1, 3, 3) };
+        let lost = ack(2, 2, 2);
+        let mut stored = kept(&[ack(1, 1, 1)]);
+        let prev = Some(Id::new(7, 1));
+        let event = KeptEvent { prev, end: false, control: false, data: line(&next) };
+        stored.events.insert(Id::new(9, 1), event);
+        let judged = |came: &[&[Ack]]| {
+            let names = ["room-0".to_owned(), NAME.to_owned()];
+            let acks = [Vec::new(), vec![ack(1, 1, 1), unnamed(lost, 0), next]];
+            let kept = [Kept::default(), stored.clone()];
+            let readings: Vec<Reading> = came.iter().map(|came| reading(came)).collect();
+            Verdict::of(&Evidence { names: &names, acks: &acks, kept: &kept, readings: &readings })
+        };
+        let unseen = judged(&[&[ack(1, 1, 1), next]]);
+        assert!(unseen.is_clean(), "{unseen:?}");
+        assert_eq!(unseen.lost_acknowledged, 1);
+        let seen = judged(&[&[ack(1, 1, 1), lost]]);
+        assert_eq!((seen.lost_acknowledged, seen.tally.repeats, seen.tally.holes), (1, 0, 0));
+        // Two that got it must have got the same.
+        let agreeing = judged(&[&[ack(1, 1, 1), lost], &[ack(1, 1, 1), lost]]);
+        let differing = judged(&[&[ack(1, 1, 1), lost], &[ack(1, 1, 1), ack(2, 8, 2)]]);
+        assert!(differing.tally.others > agreeing.tally.others, "{differing:?}");
+    }
+
     #[test]
     fn a_lost_tail_is_no_violation_for_who_has_not_got_it() {
         let next = Ack { cursor: Cursor::new(9, 1), ..ack(1, 3, 3) };
         let acks = vec![ack(1, 1, 1), ack(2, 2, 2), next];
         let prev = Some(Id::new(7, 1));
         let mut stored = kept(&[acks[0]]);
-        let data = next.line(1, NAME);
+        let data = line(&next);
         let event = KeptEvent { prev, end: false, control: false, data };
         stored.events.insert(Id::new(9, 1), event);
         let judged = |came: &[Ack]| {

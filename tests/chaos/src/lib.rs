@@ -20,7 +20,7 @@
 //! | `fire` | random faults, and the arrangements |
 //! | `process`, `cluster` | start and end the processes |
 //! | `http`, `connection` | read what the edge sends; they forgive nothing |
-//! | `publisher` | sends each event until it is acknowledged |
+//! | `publisher`, `socket_publisher` | sends each event until it is acknowledged |
 //! | `clients`, `subscriber`, `socket_subscriber`, `record` | reads to the END over as many connections as it takes, and writes down what came |
 //! | `socket` | a WebSocket of the public API |
 //! | `ledger` | reads what the store holds in the end |
@@ -51,17 +51,20 @@ mod scenario;
 mod slow;
 mod slow_and_herd;
 mod socket;
+mod socket_publisher;
 mod socket_subscriber;
 mod subscriber;
 
 pub use fire::{Disk, Fire, FireReport, Kind, StoreKind, Struck, markdown};
 pub use herd::{Herd, HerdReport, run_herd};
 pub use judge::{Latency, Verdict};
+pub use publisher::Unnamed;
 pub use report::{Report, table};
 pub use scenario::{Disruption, Ended, Scenario};
 pub use slow::{SlowReaders, SlowReport, run_slow_readers};
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_handlers::auth::{DevKeysError, KeyProblem, MintError, Role};
@@ -141,7 +144,8 @@ pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
     let mut cluster = Cluster::start(scenario).await?;
     let (set_phase, phase) = watch::channel(Phase::Connecting);
     let edge = watch::Sender::new(EdgeLives::default());
-    let token = cluster.token(Role::Subscriber, &["*"])?.into();
+    let token: Arc<str> = cluster.token(Role::Subscriber, &["*"])?.into();
+    let reader_token = Arc::clone(&token);
     let common = Common { token, phase: phase.clone(), edge: edge.subscribe() };
     let mut clients = Clients::connect(&common, self::clients(scenario, &cluster)).await?;
     let edge_bytes_before = cluster.edge_resident_bytes();
@@ -149,6 +153,7 @@ pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
     let publishing = Publishing {
         address: Address::Tcp(cluster.address),
         token: cluster.token(Role::Publisher, &[])?,
+        reader_token,
         channels: channel_names(scenario),
         events_per_channel: scenario.events_per_channel(),
         interval: scenario.interval(),
@@ -184,6 +189,7 @@ pub async fn run(scenario: &Scenario) -> Result<Report, ChaosError> {
         channels: scenario.channels,
         acknowledged: published.acks.iter().map(|acks| acks.len() as u64).sum(),
         duplicates: published.tally.duplicates,
+        unnamed: published.tally.unnamed,
         refused: published.tally.refused,
         lost: published.tally.lost,
         slowest_publish: published.tally.slowest,

@@ -1,15 +1,21 @@
 //! Publishers: each sends its events one after the other, and each event until it is acknowledged.
 //!
 //! A channel has two publishers, so that its events are appended by both handlers at once: one by HTTP,
-//! one on a WebSocket, which no handler's end may cost it. An event
+//! one on a WebSocket (`socket_publisher`), which no handler's end may cost it. An event
 //! keeps its `message_id` however often it is sent: whatever the attempts before came to, it may be
 //! stored once only. The id in the acknowledgement tells where it stands in the channel's log; all
 //! acknowledgements of a channel together *are* that log, and what every reader must have got.
+//!
+//! On the WebSockets of odd channels events have no `message_id`. Then the handler that stores one gives it an id that is the
+//! same for whoever does the same request, so that the end of a handler stores nothing twice (`docs/channels.md`, "A request
+//! whose handler dies"). For us that id is whatever the store holds; an event is known by its publisher and its sequence.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_judge::sse::field;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,7 +28,7 @@ use crate::cluster::ORG;
 use crate::connection::{Address, Connection, ExchangeError};
 use crate::http::Head;
 use crate::scenario::is_wide;
-use crate::socket::{Answer, Credentials, Heard, Socket, SocketError};
+use crate::socket_publisher::SocketPublisher;
 use crate::subscriber::EdgeLives;
 
 /// Publishers of one channel.
@@ -46,11 +52,14 @@ const WIDE_TEXT_BYTES: RangeInclusive<u64> = 12_000..=15_000;
 /// An event that is stored, as its publisher knows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ack {
-    pub(crate) message_id: Uuid,
+    /// What it was published with; if with none, only the store knows it.
+    pub(crate) message_id: Option<Uuid>,
     pub(crate) cursor: Cursor,
     /// Which publisher of the channel, and its how manyth event.
     pub(crate) publisher: u64,
     pub(crate) sequence: u64,
+    /// How often it may be stored besides, by attempts of which nobody was told what they came to. With a `message_id` never.
+    pub(crate) doubts: u64,
     pub(crate) at: Instant,
 }
 
@@ -75,8 +84,33 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
     /// The longest time between the first attempt and the acknowledgement.
     pub(crate) slowest: Duration,
+    /// Of events without a `message_id`.
+    pub(crate) unnamed: Unnamed,
     /// Answers that should not be, and events that were never acknowledged.
     pub(crate) violations: Vec<String>,
+}
+
+/// What became of events that were published without a `message_id`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unnamed {
+    /// Those that are known to be stored.
+    pub acknowledged: u64,
+    /// Those of them whose answer said that they had been stored before: by a handler that was ended before it had answered, and
+    /// but for the derived id they would be stored twice. (Where a handler did the same later, no answer says so.)
+    pub repeated: u64,
+    /// Looks into history for one, after an attempt of which nobody knows what it came to.
+    pub looks: u64,
+    /// Those of them that found it.
+    pub found: u64,
+}
+
+impl Unnamed {
+    fn add(&mut self, other: Unnamed) {
+        self.acknowledged += other.acknowledged;
+        self.repeated += other.repeated;
+        self.looks += other.looks;
+        self.found += other.found;
+    }
 }
 
 impl Tally {
@@ -88,6 +122,7 @@ impl Tally {
         self.unanswered += other.unanswered;
         self.duplicates += other.duplicates;
         self.slowest = self.slowest.max(other.slowest);
+        self.unnamed.add(other.unnamed);
         self.violations.extend(other.violations);
     }
 }
@@ -97,6 +132,8 @@ impl Tally {
 pub(crate) struct Publishing {
     pub(crate) address: Address,
     pub(crate) token: String,
+    /// For who has to look into history.
+    pub(crate) reader_token: Arc<str>,
     /// Names of the channels.
     pub(crate) channels: Vec<String>,
     /// Events of each channel, and the time between two of them.
@@ -174,14 +211,25 @@ enum Attempt {
 /// How events get to the edge.
 enum Way {
     Http(Connection),
-    Socket(SocketPublisher),
+    Socket(Box<SocketPublisher>),
+}
+
+/// An event that is to be published.
+pub(crate) struct Event {
+    pub(crate) message_id: Option<Uuid>,
+    pub(crate) publisher: u64,
+    pub(crate) sequence: u64,
+    /// As JSON.
+    pub(crate) body: Value,
 }
 
 /// What an attempt was answered with.
-enum Answered {
+pub(crate) enum Answered {
     Stored {
         cursor: Cursor,
         is_duplicate: bool,
+        /// As in an [`Ack`].
+        doubts: u64,
     },
     /// By this status, or what would be one; with when to come again, if that was said.
     Refused {
@@ -203,7 +251,7 @@ struct Publisher {
 impl Publisher {
     fn new(common: Publishing, channel: usize, number: u64) -> Self {
         let way = match number {
-            SOCKET_PUBLISHER => Way::Socket(SocketPublisher::new(&common, channel)),
+            SOCKET_PUBLISHER => Way::Socket(Box::new(SocketPublisher::new(&common, channel))),
             _ => Way::Http(Connection::to(common.address.clone())),
         };
         Publisher { common, channel, number, way, acks: Vec::new(), tally: Tally::default() }
@@ -232,13 +280,12 @@ impl Publisher {
 
     /// Publishes one event. Whether it is stored.
     async fn publish(&mut self, sequence: u64, phase: &str) -> bool {
-        let message_id = Uuid::new_v4();
-        let body = self.body(message_id, sequence, phase);
+        let event = self.event(sequence, phase);
         let first = Instant::now();
         let mut over = self.common.phase.clone();
         loop {
             let attempt = async {
-                let attempt = self.attempt(&body, message_id, sequence).await;
+                let attempt = self.attempt(&event).await;
                 if let Attempt::Again(delay) = attempt {
                     sleep(delay).await;
                 }
@@ -265,15 +312,15 @@ impl Publisher {
         }
     }
 
-    async fn attempt(&mut self, body: &Value, message_id: Uuid, sequence: u64) -> Attempt {
+    async fn attempt(&mut self, event: &Event) -> Attempt {
         let request = async {
             match &mut self.way {
                 Way::Http(connection) => {
                     let (channel, token) =
                         (&self.common.channels[self.channel], &self.common.token);
-                    answered(connection.exchange(&request(channel, token, body)).await)
+                    answered(connection.exchange(&request(channel, token, &event.body)).await)
                 }
-                Way::Socket(socket) => socket.publish(body).await,
+                Way::Socket(socket) => socket.publish(event, &mut self.tally.unnamed).await,
             }
         };
         let answered = match timeout(ANSWER_PATIENCE, request).await {
@@ -288,10 +335,11 @@ impl Publisher {
             }
         };
         match answered {
-            Answered::Stored { cursor, is_duplicate } => {
+            Answered::Stored { cursor, is_duplicate, doubts } => {
                 self.tally.duplicates += u64::from(is_duplicate);
-                let (publisher, at) = (self.number, Instant::now());
-                self.acks.push(Ack { message_id, cursor, publisher, sequence, at });
+                let Event { message_id, publisher, sequence, .. } = *event;
+                let at = Instant::now();
+                self.acks.push(Ack { message_id, cursor, publisher, sequence, doubts, at });
                 Attempt::Stored
             }
             Answered::Refused { status, after } => self.refused(status, after),
@@ -311,19 +359,29 @@ impl Publisher {
         }
     }
 
-    fn body(&self, message_id: Uuid, sequence: u64, phase: &str) -> Value {
-        let payload = json!({"publisher": self.number, "text": text(self.channel, message_id)});
-        json!({
-            "message_id": message_id.to_string(),
+    fn event(&self, sequence: u64, phase: &str) -> Event {
+        let publisher = self.number;
+        let text = text(self.channel, publisher, sequence);
+        let mut body = json!({
             "phase": phase,
             "sequence": sequence,
-            "payload": payload,
-        })
+            "payload": {"publisher": publisher, "text": text},
+        });
+        let message_id = is_named(self.channel, publisher).then(Uuid::new_v4);
+        if let Some(message_id) = message_id {
+            body["message_id"] = json!(message_id.to_string());
+        }
+        Event { message_id, publisher, sequence, body }
     }
 }
 
+/// Whether a publisher gives its events a `message_id`.
+fn is_named(channel: usize, publisher: u64) -> bool {
+    publisher != SOCKET_PUBLISHER || channel.is_multiple_of(2)
+}
+
 /// Nobody knows what became of an attempt.
-struct Lost;
+pub(crate) struct Lost;
 
 /// What an exchange by HTTP came to.
 fn answered(exchanged: Result<(Head, Vec<u8>), ExchangeError>) -> Result<Answered, Lost> {
@@ -336,7 +394,7 @@ fn answered(exchanged: Result<(Head, Vec<u8>), ExchangeError>) -> Result<Answere
         200 => match Cursor::from_bytes(&body) {
             Ok(cursor) => {
                 let is_duplicate = head.field("forebay-duplicate").is_some();
-                Answered::Stored { cursor, is_duplicate }
+                Answered::Stored { cursor, is_duplicate, doubts: 0 }
             }
             Err(error) => Answered::Failed(format!("a 200 without an id: {error}")),
         },
@@ -359,101 +417,13 @@ fn request(channel: &str, token: &str, body: &Value) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A publisher's WebSocket: made again when it is lost, which it may be only with its edge.
-struct SocketPublisher {
-    address: Address,
-    token: String,
-    channel: String,
-    how: Credentials,
-    edge: watch::Receiver<EdgeLives>,
-    /// With how many edges had ended when it was made.
-    open: Option<(Socket, EdgeLives)>,
-    last_id: u64,
-}
-
-impl SocketPublisher {
-    fn new(common: &Publishing, channel: usize) -> Self {
-        SocketPublisher {
-            address: common.address.clone(),
-            token: common.token.clone(),
-            channel: common.channels[channel].clone(),
-            how: Credentials::of(channel),
-            edge: common.edge.clone(),
-            open: None,
-            last_id: 0,
-        }
-    }
-
-    /// One attempt. If it is broken off, the next makes a new connection.
-    async fn publish(&mut self, body: &Value) -> Result<Answered, Lost> {
-        let lives = self.open.as_ref().map_or_else(|| *self.edge.borrow(), |(_, lives)| *lives);
-        match self.exchange(body, lives).await {
-            Ok(Answer::Done(result)) => Ok(stored(&result)),
-            Ok(Answer::Refused { code, message, again }) => {
-                let status = match code.as_str() {
-                    "rate_limited" => 429,
-                    "unavailable" => 503,
-                    "internal" => 500,
-                    _ => return Ok(Answered::Failed(format!("{code}: {message}"))),
-                };
-                Ok(Answered::Refused { status, after: again })
-            }
-            Err(SocketError::Away(_)) => Err(Lost),
-            Err(SocketError::Later { status, after }) => {
-                Ok(Answered::Refused { status, after: Some(after) })
-            }
-            Err(SocketError::Closed { .. } | SocketError::Lost(_))
-                if self.edge.borrow().condemned > lives.gone =>
-            {
-                Err(Lost)
-            }
-            Err(error) => Ok(Answered::Failed(format!("its WebSocket: {error}"))),
-        }
-    }
-
-    async fn exchange(&mut self, body: &Value, lives: EdgeLives) -> Result<Answer, SocketError> {
-        let mut socket = match self.open.take() {
-            Some((socket, _)) => socket,
-            None => Socket::open(&self.address, &self.token, self.how).await?,
-        };
-        self.last_id += 1;
-        let mut request = body.clone();
-        request["id"] = json!(self.last_id);
-        request["type"] = json!("publish");
-        request["channel"] = json!(self.channel);
-        socket.ask(&request).await?;
-        loop {
-            match socket.hear().await? {
-                Heard::Open | Heard::Answer { id: 0, answer: Answer::Done(_) } => {}
-                Heard::Answer { id, answer } if id == self.last_id => {
-                    self.open = Some((socket, lives));
-                    return Ok(answer);
-                }
-                other => {
-                    let why = format!("this is no answer to {}: {other:?}", self.last_id);
-                    return Err(SocketError::Malformed(why));
-                }
-            }
-        }
-    }
-}
-
-/// What a publish was answered with.
-fn stored(result: &Value) -> Answered {
-    let id = result.get("id").and_then(Value::as_str);
-    match id.map(|id| id.parse()) {
-        Some(Ok(cursor)) => {
-            let is_duplicate = result.get("duplicate") == Some(&Value::Bool(true));
-            Answered::Stored { cursor, is_duplicate }
-        }
-        Some(Err(_)) | None => Answered::Failed(format!("a publish without an id: {result}")),
-    }
-}
-
 /// The text in an event: its length is all that differs.
-fn text(channel: usize, message_id: Uuid) -> String {
+fn text(channel: usize, publisher: u64, sequence: u64) -> String {
+    /// 2^64 divided by the golden ratio: multiples of it are spread evenly.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
     let range = if is_wide(channel) { WIDE_TEXT_BYTES } else { TEXT_BYTES };
-    let bytes = range.start() + message_id.as_u64_pair().0 % (range.end() - range.start());
+    let number = (sequence << 8 | publisher).wrapping_mul(SPREAD) >> 32;
+    let bytes = range.start() + number % (range.end() - range.start());
     "forebay ".chars().cycle().take(usize::try_from(bytes).unwrap_or(0)).collect()
 }
 
@@ -463,13 +433,20 @@ impl Ack {
         self.publisher == PUBLISHERS_PER_CHANNEL
     }
 
-    /// The line that readers must get (`docs/channels.md`), of this event in that channel.
-    pub(crate) fn line(&self, channel: usize, name: &str) -> String {
-        let Ack { message_id, sequence, publisher, .. } = self;
+    /// The line that readers must get (`docs/channels.md`), of this event in that channel, if it has this `message_id`.
+    pub(crate) fn line(&self, channel: usize, name: &str, message_id: Uuid) -> String {
+        let Ack { sequence, publisher, .. } = *self;
         let phase = if self.is_end() { "PHASE_END" } else { "PHASE_DELTA" };
-        let text = text(channel, *message_id);
+        let text = text(channel, publisher, sequence);
         format!(
             r#"{{"event_type":"stream","message_id":"{message_id}","channel_id":"{name}","phase":"{phase}","sequence":{sequence},"payload":{{"publisher":{publisher},"text":"{text}"}}}}"#
         )
+    }
+
+    /// The `message_id` in a line, if it is a line that readers may get of this event.
+    pub(crate) fn message_id_in(&self, channel: usize, name: &str, line: &str) -> Option<Uuid> {
+        let message_id = field(line, "message_id").ok()?.parse().ok()?;
+        let is_its_own = self.message_id.is_none_or(|own| own == message_id);
+        (is_its_own && self.line(channel, name, message_id) == line).then_some(message_id)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Verdict;
+use crate::{Unnamed, Verdict};
 
 /// The figures of a run, and its judgement.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// Those of them that were stored by an attempt whose answer was lost.
     pub duplicates: u64,
+    /// Events without a `message_id`.
+    pub unnamed: Unnamed,
     /// Answers after which an event was sent again, by status; each had a `Retry-After`.
     pub refused: BTreeMap<u16, u64>,
     /// Attempts to publish whose connection was lost.
@@ -67,6 +69,10 @@ impl Report {
             ("  slowest exit", seconds(self.slowest_exit)),
             ("events acknowledged", self.acknowledged.to_string()),
             ("  by an earlier attempt", self.duplicates.to_string()),
+            ("  without message_id", self.unnamed.acknowledged.to_string()),
+            ("    stored before", self.unnamed.repeated.to_string()),
+            ("    looked for", self.unnamed.looks.to_string()),
+            ("    found", self.unnamed.found.to_string()),
             ("  slowest", seconds(self.slowest_publish)),
             ("sent again after 429", refused(429)),
             ("sent again after 502", refused(502)),
@@ -156,6 +162,7 @@ mod tests {
             channels: 2,
             acknowledged: 14,
             duplicates: 0,
+            unnamed: Unnamed::default(),
             refused: BTreeMap::from([(503, 7)]),
             lost: 0,
             slowest_publish: Duration::from_millis(1500),

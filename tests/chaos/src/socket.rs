@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -161,12 +162,16 @@ impl Socket {
         }
     }
 
-    /// Says that it closes, and waits for the edge to say so, too.
+    /// Says that it closes, and waits for the edge to say so, too. Nobody closes who still waits for an event, so none may come.
     pub(crate) async fn close(mut self) -> Result<(), SocketError> {
         self.0.close(None).await.map_err(error_of)?;
         loop {
             match self.hear().await {
-                Ok(_) => {}
+                // Who comes back only to close has asked for what it need not wait for.
+                Ok(Heard::Open | Heard::Answer { .. }) => {}
+                Ok(Heard::Event(event)) => {
+                    return Err(SocketError::Malformed(format!("behind the last END: {event:?}")));
+                }
                 Err(SocketError::Closed { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -229,10 +234,11 @@ fn error_of(error: Error) -> SocketError {
         Error::ConnectionClosed | Error::AlreadyClosed => {
             SocketError::Lost("it was closed already".to_owned())
         }
-        // An edge that is killed says no more.
-        Error::Protocol(error) if error.to_string().contains("without closing") => {
-            SocketError::Lost(error.to_string())
-        }
+        // An edge that is killed says no more, be it in the middle of a handshake.
+        Error::Protocol(
+            error @ (ProtocolError::ResetWithoutClosingHandshake
+            | ProtocolError::HandshakeIncomplete),
+        ) => SocketError::Lost(error.to_string()),
         error => SocketError::Malformed(error.to_string()),
     }
 }
@@ -248,5 +254,37 @@ fn refused(response: &http::Response<Option<Vec<u8>>>) -> SocketError {
         }
         (502..=504, None) => SocketError::Malformed(format!("status {status} without Retry-After")),
         _ => SocketError::Malformed(format!("status {status} to a handshake")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    /// What closing comes to, if the edge says these words before it closes, too.
+    async fn close(words: &[&str]) -> Result<(), SocketError> {
+        let (here, there) = tokio::io::duplex(4096);
+        let here: Box<dyn Duplex> = Box::new(here);
+        let socket = Socket(WebSocketStream::from_raw_socket(here, Role::Client, None).await);
+        let mut edge = WebSocketStream::from_raw_socket(there, Role::Server, None).await;
+        for word in words {
+            edge.send(Message::text(*word)).await.unwrap();
+        }
+        let listen = async { while let Some(Ok(_)) = edge.next().await {} };
+        tokio::join!(socket.close(), listen).0
+    }
+
+    #[tokio::test]
+    async fn no_event_may_come_behind_the_last_end() {
+        let answer = r#"{"type":"answer","id":1,"result":{}}"#;
+        let event = r#"{"type":"event","channel":"a","cursor":"1-2","event":"stream","data":{}}"#;
+        close(&[]).await.unwrap();
+        close(&[answer]).await.unwrap();
+        let error = close(&[answer, event]).await.unwrap_err();
+        assert!(matches!(&error, SocketError::Malformed(why) if why.contains("1-2")), "{error}");
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use forebay_judge::sse::{Block, field};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Phase;
+use crate::clients::Ready;
 use crate::connection::Address;
 use crate::record::{Came, Life, Reading, Words};
 use crate::scenario::Pause;
@@ -35,7 +36,7 @@ pub(crate) struct SocketSubscriber {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) edge: watch::Receiver<EdgeLives>,
     /// Is told once, when it has subscribed to all or cannot any more.
-    pub(crate) ready: mpsc::UnboundedSender<()>,
+    pub(crate) ready: Ready,
     pub(crate) words: Words,
 }
 
@@ -68,8 +69,7 @@ impl SocketSubscriber {
             () = self.read_all(&mut channels) => {}
             _ = over.wait_for(|phase| *phase == Phase::Over) => {}
         }
-        // If it is told already, nobody listens any more.
-        let _ = self.ready.send(());
+        self.ready.tell();
         channels.into_iter().map(|channel| channel.reading).collect()
     }
 
@@ -133,7 +133,7 @@ impl SocketSubscriber {
                         subscribe(&mut socket, index, channel).await?;
                     }
                     if channels.iter().all(|channel| channel.is_subscribed) {
-                        let _ = self.ready.send(());
+                        self.ready.tell();
                     }
                 }
                 Heard::Event(event) => {

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use forebay_judge::sse::{SseReader, field};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Phase;
+use crate::clients::Ready;
 use crate::cluster::ORG;
 use crate::connection::{Address, Duplex, READ_BYTES};
 use crate::http::{Head, Part, ResponseReader};
@@ -49,7 +50,7 @@ pub(crate) struct Subscriber {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) edge: watch::Receiver<EdgeLives>,
     /// Is told once, when the stream has begun or cannot begin any more.
-    pub(crate) ready: mpsc::UnboundedSender<()>,
+    pub(crate) ready: Ready,
     pub(crate) words: Words,
 }
 
@@ -91,8 +92,7 @@ impl Subscriber {
             () = self.read_all(&mut client) => {}
             _ = over.wait_for(|phase| *phase == Phase::Over) => {}
         }
-        // If it is told already, nobody listens any more.
-        let _ = self.ready.send(());
+        self.ready.tell();
         client.reading
     }
 
@@ -191,7 +191,7 @@ impl Subscriber {
             let at = Instant::now();
             while let Some(block) = events.next_block()? {
                 if block.retry {
-                    let _ = self.ready.send(());
+                    self.ready.tell();
                 }
                 if let Some(data) = &block.data {
                     client.note(data);

@@ -183,13 +183,15 @@ impl Fire {
             nodes.iter().map(|node| Watched { url: node.url.clone(), shard: node.shard }).collect();
         let watching = tokio::spawn(watch_nodes(watched, tell));
         let (set_phase, phase) = watch::channel(Phase::Connecting);
-        let token = system.token(Role::Subscriber, &["*"])?.into();
+        let token: Arc<str> = system.token(Role::Subscriber, &["*"])?.into();
+        let reader_token = Arc::clone(&token);
         let common = Common { token, phase: phase.clone(), edge: system.lives.subscribe() };
         let mut clients = Clients::connect(&common, self.clients(system)).await?;
         let enough = watch::Sender::new(false);
         let publishing = Publishing {
             address: system.address.clone(),
             token: system.token(Role::Publisher, &[])?,
+            reader_token,
             channels: self.channel_names(),
             events_per_channel: u64::MAX,
             interval: self.interval(),

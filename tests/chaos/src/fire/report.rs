@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Fire, Kind, Struck};
 use crate::Verdict;
-use crate::publisher::Tally;
+use crate::publisher::{Tally, Unnamed};
 
 /// The figures of a run, and its judgement.
 #[derive(Clone, Debug)]
@@ -50,14 +50,16 @@ pub struct Publishers {
     pub unanswered: u64,
     /// Events that were stored by an attempt whose answer was lost.
     pub duplicates: u64,
+    /// Events without a `message_id`.
+    pub unnamed: Unnamed,
     /// The longest time that it took to publish an event, with all attempts.
     pub slowest: Duration,
 }
 
 impl From<Tally> for Publishers {
     fn from(tally: Tally) -> Self {
-        let Tally { refused, lost, unanswered, duplicates, slowest, .. } = tally;
-        Publishers { refused, lost, unanswered, duplicates, slowest }
+        let Tally { refused, lost, unanswered, duplicates, slowest, unnamed, .. } = tally;
+        Publishers { refused, lost, unanswered, duplicates, unnamed, slowest }
     }
 }
 
@@ -87,6 +89,7 @@ impl FireReport {
             let count = self.struck.faults.get(&kind).copied().unwrap_or(0);
             rows.push((kind.name(), if count == 0 { "–".to_owned() } else { count.to_string() }));
         }
+        let unnamed = self.tally.unnamed;
         let refused = |status| self.tally.refused.get(&status).copied().unwrap_or(0);
         rows.extend([
             ("faults passed over", self.struck.passed_over.to_string()),
@@ -100,6 +103,11 @@ impl FireReport {
             ("channels", self.fire.channels.to_string()),
             ("events acknowledged", self.acknowledged.to_string()),
             ("stored by an attempt without answer", self.tally.duplicates.to_string()),
+            (
+                "without `message_id` / of them stored before",
+                format!("{} / {}", unnamed.acknowledged, unnamed.repeated),
+            ),
+            ("looked for in history / found", format!("{} / {}", unnamed.looks, unnamed.found)),
             ("slowest publish", seconds(self.tally.slowest)),
             (
                 "sent again after 429 / 502 / 503",
