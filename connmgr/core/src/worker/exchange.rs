@@ -6,6 +6,7 @@ use zhttp::{Fields, Headers, Kind, Packet, PacketError, Payload};
 
 use super::connection::{Exchange, Framing, RequestParts, Response, State};
 use super::socket::{Acceptance, REJECTED};
+use super::speech::message_of;
 use super::{CloseReason, INVALID_ANSWER, Named, Output, Transport, Worker};
 use crate::http1::{
     BodyEncoder, BodyMismatch, BodyPlan, ErrorResponse, RequestContext, ResponseError,
@@ -352,7 +353,7 @@ impl Worker {
         }
     }
 
-    /// The hub has no handler for the session of that id.
+    /// The hub has no handler for the session of that id, or for what its client has said.
     pub(super) fn refuse_session(
         &mut self,
         now_ms: u64,
@@ -360,6 +361,9 @@ impl Worker {
         id: &Bytes,
         error: &ErrorResponse<'_>,
     ) {
+        if let Some((session, number)) = message_of(id) {
+            return self.refuse_message(now_ms, transport, session, number);
+        }
         match self.find(id) {
             Named::Exchange(key) => self.give_up(now_ms, transport, key, error),
             Named::Req(key) => self.fail_req(now_ms, transport, key, error),

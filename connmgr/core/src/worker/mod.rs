@@ -396,8 +396,6 @@ impl Worker {
                 let ids = Packet::salvage(packet).map_or(Ids::One(None), |salvage| salvage.ids);
                 self.handle_malformed(now_ms, transport, (*mode, ids), (from, *error));
             }
-            FromHub::Refused(id) | FromHub::Unserved(id) | FromHub::HandlerLeft(id)
-                if self.refuse_message(now_ms, transport, id) => {}
             FromHub::Refused(id) => {
                 let error = ErrorResponse {
                     retry_after_secs: Some(1),

@@ -218,7 +218,7 @@ impl fmt::Display for MessageId {
 }
 
 /// The session and the number that such a name holds; `None` if it is that of a request.
-fn parts_of(id: &[u8]) -> Option<(&[u8], u64)> {
+pub(super) fn message_of(id: &[u8]) -> Option<(&[u8], u64)> {
     let slash = id.iter().position(|&byte| byte == b'/')?;
     let number = std::str::from_utf8(&id[slash + 1..]).ok()?.parse().ok()?;
     Some((&id[..slash], number))
@@ -367,20 +367,19 @@ impl Worker {
         self.process_input(now_ms, transport, key);
     }
 
-    /// Nobody will answer what was said under this name in the hub. Says whether it is such a name at all.
+    /// Nobody will answer what was said in the packet of that number.
     pub(super) fn refuse_message(
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
-        id: &[u8],
-    ) -> bool {
-        let Some((session, number)) = parts_of(id) else { return false };
+        session: &[u8],
+        number: u64,
+    ) {
         if let Named::Held(key) = self.find(session)
             && self.waits_for(key, number)
         {
             self.end_unanswered(now_ms, transport, key);
         }
-        true
     }
 
     /// Whether the client of a held WebSocket has no answer yet to what it has said.
