@@ -7,9 +7,6 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
-
 use forebay_handlers::auth::Role;
 use serde_json::{Value, json};
 use support::process::{Process, forebay};
@@ -307,24 +304,13 @@ fn a_reader_of_history_is_told_what_is_wrong() {
     assert_eq!(up.all_events("c").len(), 1);
 }
 
-/// A Redis on a socket in a directory, which keeps everything in a file of it.
-fn redis_in(directory: &Path) -> Process {
-    let mut command = Command::new("redis-server");
-    command.args(["--port", "0", "--unixsocket"]).arg(directory.join("redis.sock"));
-    command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
-    let process = Process::spawn(command.arg("--dir").arg(directory));
-    eventually("Redis is ready", || {
-        let line = process.line();
-        assert!(!line.contains("Fatal"), "{line}");
-        line.contains("ready to accept connections").then_some(())
-    });
-    process
-}
+/// What makes a Redis keep everything in a file.
+const KEEPING: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 #[test]
 fn while_the_store_is_away_nobody_is_sent_away_for_good() {
     let directory = tempfile::tempdir().unwrap();
-    let mut redis = redis_in(directory.path());
+    let mut redis = Process::redis(directory.path(), KEEPING);
     let url = format!("redis+unix://{}", directory.path().join("redis.sock").display());
     let up = Up::start_with(&["--redis", &url, NO_RATE]);
     let first = up.delta("c", "first");
@@ -355,7 +341,7 @@ fn while_the_store_is_away_nobody_is_sent_away_for_good() {
     assert_eq!(not_ready["status"], "not ready");
     assert_eq!(up.send(&get("/healthz")).status(), 200);
 
-    let _redis = redis_in(directory.path());
+    let _redis = Process::redis(directory.path(), KEEPING);
     let second = eventually("the message is stored", || {
         let response = publish();
         if response.status() == 503 {

@@ -57,7 +57,7 @@ impl System {
     /// Starts everything, and waits until requests go through both edges; handlers have these options besides the usual.
     pub fn start(handler_options: &[&str]) -> System {
         let dir = DataDir::new();
-        let redis = redis(dir.path());
+        let redis = Process::redis(dir.path(), &[]);
         let (front, side) = (Edge::start("front", dir.path()), Edge::start("side", dir.path()));
         let handler_options = handler_options.iter().map(|&option| option.to_owned()).collect();
         let mut system =
@@ -172,17 +172,4 @@ pub fn link(
         page.display(),
         names.join("&"),
     )
-}
-
-/// A Redis on a socket in a directory.
-fn redis(directory: &Path) -> Process {
-    let mut command = Command::new("redis-server");
-    command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(directory.join("redis.sock"));
-    let process = Process::spawn(command.arg("--dir").arg(directory));
-    eventually("Redis is ready", || {
-        let line = process.line();
-        assert!(!line.contains("Fatal"), "{line}");
-        line.contains("ready to accept connections").then_some(())
-    });
-    process
 }

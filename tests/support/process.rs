@@ -3,6 +3,7 @@
 //! Two threads read its output, so that it never blocks on a full pipe, and so that a test that fails shows all of it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -53,6 +54,20 @@ impl Ended {
 }
 
 impl Process {
+    /// A Redis on `redis.sock` in a directory, with these options beyond that.
+    #[track_caller]
+    pub fn redis(directory: &Path, options: &[&str]) -> Process {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", ""]).args(options).arg("--dir").arg(directory);
+        let process = Process::spawn(command.arg("--unixsocket").arg(directory.join("redis.sock")));
+        eventually("Redis is ready", || {
+            let line = process.line();
+            assert!(!line.contains("Fatal"), "{line}");
+            line.contains("ready to accept connections").then_some(())
+        });
+        process
+    }
+
     /// Starts it. Its standard input stays open until [`Process::close_stdin`].
     pub fn spawn(command: &mut Command) -> Process {
         let name = format!("{command:?}");

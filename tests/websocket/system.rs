@@ -31,7 +31,7 @@ impl System {
     /// Starts everything, and waits until it is ready. Handlers have these options besides the usual.
     pub fn start(options: &[&str]) -> System {
         let dir = DataDir::new();
-        let redis = redis(dir.path());
+        let redis = Process::redis(dir.path(), &[]);
         make_certificate(dir.path());
         let mut command = forebay();
         command.args(["connmgr", "--compression", "--drain-timeout=60", "--listen=127.0.0.1:0"]);
@@ -179,17 +179,4 @@ fn make_certificate(dir: &Path) {
     command.args(["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]);
     command.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "edge.key"]);
     Process::run(command.args(["-out", "edge.crt"]).current_dir(dir)).good();
-}
-
-/// A Redis on a socket in a directory.
-fn redis(directory: &Path) -> Process {
-    let mut command = Command::new("redis-server");
-    command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(directory.join("redis.sock"));
-    let process = Process::spawn(command.arg("--dir").arg(directory));
-    eventually("Redis is ready", || {
-        let line = process.line();
-        assert!(!line.contains("Fatal"), "{line}");
-        line.contains("ready to accept connections").then_some(())
-    });
-    process
 }
