@@ -1,5 +1,7 @@
 //! Why a WebSocket closes (RFC 6455 §5.5.1, §7.4).
 
+use zhttp::hold::is_close_code;
+
 use super::WebSocketError;
 use super::frame::CONTROL_BYTES_MAX;
 
@@ -30,10 +32,7 @@ impl CloseCode {
     /// A code that may be sent; `None` for those that are reserved or not defined. 3000 to 3999 are for libraries and
     /// frameworks, 4000 to 4999 for applications.
     pub const fn new(code: u16) -> Option<Self> {
-        match code {
-            1000..=1003 | 1007..=1014 | 3000..=4999 => Some(CloseCode(code)),
-            _ => None,
-        }
+        if is_close_code(code) { Some(CloseCode(code)) } else { None }
     }
 
     /// The number.
