@@ -15,7 +15,7 @@ mod system;
 
 use chromium::{Chromium, Page};
 use forebay_handlers::auth::Role;
-use scripted::ScriptedEdge;
+use scripted::{ScriptedEdge, Visit};
 use serde_json::{Value, json};
 use support::up::ORG;
 use system::System;
@@ -498,6 +498,38 @@ fn what_is_asked_of_a_client_that_was_stopped_fails_at_once() {
         page.value("document.getElementById('stop').click()");
         wait_for_state(&mut page, "stopped");
         assert_eq!(asked_in_vain(&mut page), json!(["stopped", "stopped"]));
+        is_untroubled(&mut page);
+    });
+}
+
+/// A message that the edge never takes is given up after as many attempts as over HTTP; what is read is asked for again as
+/// often as it takes.
+#[test]
+fn what_is_published_on_a_socket_is_not_tried_for_ever() {
+    with_chromium(|chromium| {
+        let edge = ScriptedEdge::start();
+        let mut page = chromium.open(&link_to(&edge));
+        let mut visit = edge.visit();
+        visit.say(&open_message());
+        let refuse = |visit: &mut Visit, kind: &str| {
+            let asked = visit.hear();
+            assert_eq!(asked["type"], kind);
+            visit.say(&json!({
+                "type": "error", "id": asked["id"], "code": "unavailable", "kind": "transient",
+                "message": "not now", "data": {"retry_after": 0},
+            }));
+        };
+        (0..12).for_each(|_| refuse(&mut visit, "subscribe"));
+        let asked = visit.hear();
+        visit.say(&json!({
+            "type": "answer", "id": asked["id"], "result": {"channel": "a", "cursor": "0-0"},
+        }));
+        wait_for_state(&mut page, "open");
+        page.value(
+            "void (window.outcome = client.publish('a', {}).catch((error) => error.message))",
+        );
+        (0..8).for_each(|_| refuse(&mut visit, "publish"));
+        assert_eq!(page.value("window.outcome"), json!("not now"));
         is_untroubled(&mut page);
     });
 }

@@ -39,6 +39,44 @@ class Backoff {
   }
 }
 
+/** Whether a client has a connection, told to its listener as that changes. */
+class Presence {
+  #listener;
+  #isOpen = false;
+  #wasOpen = false;
+
+  constructor(listener) {
+    this.#listener = listener;
+  }
+
+  get isOpen() {
+    return this.#isOpen;
+  }
+
+  /** A connection is open. */
+  open() {
+    this.#isOpen = true;
+    this.#listener.state("open", "");
+    if (this.#wasOpen) {
+      this.#listener.resumed();
+    }
+    this.#wasOpen = true;
+  }
+
+  /** There is none any more, and that was not our will. */
+  lose() {
+    if (this.#isOpen) {
+      this.#listener.disconnected();
+    }
+    this.#isOpen = false;
+  }
+
+  /** We have left it. */
+  leave() {
+    this.#isOpen = false;
+  }
+}
+
 /**
  * A random UUID for a message. Who sends a message again with the same one stores it once. (crypto.randomUUID is missing
  * on pages from plain http, but for localhost.)
@@ -124,13 +162,13 @@ class EventStreamClient {
   #inquiry = null; // ends the request that finds out why we were sent away
   #backoff = new Backoff();
   #cursor = ""; // of all channels together; opaque if they are several
-  #isOpen = false;
-  #wasOpen = false;
+  #presence;
   #ended = new Set();
 
   constructor(options, listener) {
     this.#options = options;
     this.#listener = listener;
+    this.#presence = new Presence(listener);
   }
 
   start() {
@@ -168,12 +206,7 @@ class EventStreamClient {
 
   #opened() {
     this.#backoff.reset();
-    this.#isOpen = true;
-    this.#listener.state("open", "");
-    if (this.#wasOpen) {
-      this.#listener.resumed();
-    }
-    this.#wasOpen = true;
+    this.#presence.open();
   }
 
   #received(kind, message) {
@@ -191,12 +224,13 @@ class EventStreamClient {
 
   #failed(isForGood) {
     const hasEnded = this.#options.channels.every((channel) => this.#ended.has(channel));
+    const problem = this.#presence.isOpen ? "the connection was lost" : "the edge cannot be reached";
     // The end of the stream behind the end of all channels is no loss of a connection.
-    if (this.#isOpen && !hasEnded) {
-      this.#listener.disconnected();
+    if (hasEnded) {
+      this.#presence.leave();
+    } else {
+      this.#presence.lose();
     }
-    const problem = this.#isOpen ? "the connection was lost" : "the edge cannot be reached";
-    this.#isOpen = false;
     if (!isForGood) {
       this.#listener.state("waiting", hasEnded ? "all channels have ended" : problem);
     } else if (hasEnded) {
@@ -244,7 +278,7 @@ class EventStreamClient {
   #leave() {
     this.#source?.close();
     this.#source = null;
-    this.#isOpen = false;
+    this.#presence.leave();
     clearTimeout(this.#timer);
     const inquiry = this.#inquiry;
     this.#inquiry = null;

@@ -31,11 +31,10 @@ class SocketClient {
   #backoff = new Backoff();
   #cursors = new Map(); // by channel: where to go on
   #nextId = 1;
-  // What has not been answered, by id, in the order of sending: { request, isPublish, resolve, reject }.
+  // What has not been answered, by id, in the order of sending: { request, isPublish, refusals, resolve, reject }.
   #requests = new Map();
   #subscribed = new Set(); // on this connection
-  #isOpen = false;
-  #wasOpen = false;
+  #presence;
   #publishTokenSent = ""; // on this connection
   #isGreeted = false; // `open` has come on this connection
   #complaint = ""; // the error that came in place of it: it tells why a close follows
@@ -44,6 +43,7 @@ class SocketClient {
   constructor(options, listener) {
     this.#options = options;
     this.#listener = listener;
+    this.#presence = new Presence(listener);
   }
 
   start() {
@@ -144,19 +144,10 @@ class SocketClient {
       return;
     }
     this.#subscribed.add(channel);
-    if (this.#subscribed.size === this.#options.channels.length && !this.#isOpen) {
-      this.#opened();
+    if (this.#subscribed.size === this.#options.channels.length && !this.#presence.isOpen) {
+      this.#backoff.reset();
+      this.#presence.open();
     }
-  }
-
-  #opened() {
-    this.#backoff.reset();
-    this.#isOpen = true;
-    this.#listener.state("open", "");
-    if (this.#wasOpen) {
-      this.#listener.resumed();
-    }
-    this.#wasOpen = true;
   }
 
   /** Sends a request, now or on the next connection; resolves to its result. Rejects at once if there will be none. */
@@ -164,7 +155,7 @@ class SocketClient {
     if (this.#end !== "") {
       return Promise.reject(new RequestError(this.#end));
     }
-    return new Promise((resolve, reject) => this.#send(this.#enlist({ request, isPublish, resolve, reject })));
+    return new Promise((resolve, reject) => this.#send(this.#enlist({ request, isPublish, refusals: 0, resolve, reject })));
   }
 
   /** Makes a request one that is not answered; its id. */
@@ -201,7 +192,9 @@ class SocketClient {
   }
 
   #refused(entry, { kind, message, data }) {
-    if (kind !== "transient") {
+    entry.refusals += 1;
+    // What is read is asked for again until it comes.
+    if (kind !== "transient" || (entry.isPublish && entry.refusals === PUBLISH_ATTEMPTS_MAX)) {
       entry.reject(new RequestError(message));
       return;
     }
@@ -222,9 +215,7 @@ class SocketClient {
 
   /** Comes back in a while. */
   #lost(detail) {
-    if (this.#isOpen) {
-      this.#listener.disconnected();
-    }
+    this.#presence.lose();
     this.#leave();
     for (const [id, { isPublish, reject }] of this.#requests) {
       if (!isPublish) {
@@ -237,8 +228,8 @@ class SocketClient {
   }
 
   #finish(state, detail) {
-    if (state !== "stopped" && this.#isOpen) {
-      this.#listener.disconnected();
+    if (state !== "stopped") {
+      this.#presence.lose();
     }
     this.#leave();
     this.#end = detail || state;
@@ -253,7 +244,7 @@ class SocketClient {
   #leave() {
     const socket = this.#socket;
     this.#socket = null;
-    this.#isOpen = false;
+    this.#presence.leave();
     this.#subscribed.clear();
     this.#publishTokenSent = "";
     this.#isGreeted = false;

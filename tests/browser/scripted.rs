@@ -55,6 +55,12 @@ impl Visit {
         self.0.send(Message::from(message.to_string())).unwrap();
     }
 
+    /// The next thing that the page says.
+    #[track_caller]
+    pub fn hear(&mut self) -> Value {
+        serde_json::from_str(self.0.read().unwrap().to_text().unwrap()).unwrap()
+    }
+
     /// Closes in order, and waits until the page has done so, too.
     pub fn close(mut self, code: u16, reason: &str) {
         let reason = reason.to_owned().into();
