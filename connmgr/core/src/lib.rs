@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod hold;
 pub mod http1;
 pub mod hub;
+mod paged;
 pub mod ring;
 mod seeded;
 pub mod session;
@@ -20,4 +21,5 @@ pub mod websocket;
 pub mod wheel;
 pub mod worker;
 
+pub use paged::Paged;
 pub use slab::{Key, Slab};

@@ -2,7 +2,7 @@
 //!
 //! Most connections of an edge are silent most of the time: a subscriber waits for the next event with nothing to
 //! read and nothing to write. A million of them with a buffer each, as small as 4 KiB, would pin 4 GiB. So a
-//! connection holds a [`Ring`], 24 bytes, and the memory behind it comes from the worker's [`Pool`] with the first
+//! connection holds a [`Ring`], 8 bytes, and the memory behind it comes from the worker's [`Pool`] with the first
 //! byte and goes back with the last one.
 //!
 //! A ring takes one block of the pool. When that is not enough it moves into a block of its own, of double the size
@@ -20,6 +20,8 @@
 #[derive(Debug)]
 pub struct Pool {
     blocks: Vec<Box<[u8]>>,
+    /// Of rings that are empty: without blocks.
+    spares: Vec<Box<Filled>>,
     block_bytes: usize,
     blocks_kept_max: usize,
 }
@@ -28,9 +30,16 @@ pub struct Pool {
 ///
 /// It has a block exactly while it holds a byte. A ring that is dropped with bytes in it frees its block instead of
 /// giving it back to the pool; call [`Ring::clear`] for that.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ring {
-    block: Option<Box<[u8]>>,
+    /// Exactly while there is a byte.
+    filled: Option<Box<Filled>>,
+}
+
+/// What a ring has while it holds a byte.
+#[derive(Debug, Default)]
+struct Filled {
+    block: Box<[u8]>,
     /// Where the first byte is, below the length of the block.
     head: u32,
     len: u32,
@@ -59,7 +68,7 @@ impl Pool {
             (1..=RING_BYTES_MAX).contains(&block_bytes),
             "a block of {block_bytes} bytes is of no use"
         );
-        Pool { blocks: Vec::new(), block_bytes, blocks_kept_max }
+        Pool { blocks: Vec::new(), spares: Vec::new(), block_bytes, blocks_kept_max }
     }
 
     /// The size of each block, in bytes.
@@ -88,22 +97,22 @@ impl Pool {
 impl Ring {
     /// An empty ring. Allocates nothing.
     pub const fn new() -> Self {
-        Ring { block: None, head: 0, len: 0 }
+        Ring { filled: None }
     }
 
     /// How many bytes it holds.
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.filled.as_ref().map_or(0, |filled| filled.len as usize)
     }
 
     /// Whether it holds no byte, and so no memory.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.filled.is_none()
     }
 
     /// The memory it holds, in bytes; 0 while it is empty.
     pub fn capacity(&self) -> usize {
-        self.block.as_deref().map_or(0, <[u8]>::len)
+        self.filled.as_ref().map_or(0, |filled| filled.block.len())
     }
 
     /// How many bytes more [`Ring::extend`] would take with that limit.
@@ -131,38 +140,27 @@ impl Ring {
         if bytes.is_empty() {
             return Ok(());
         }
-        let len = self.len();
-        self.reserve(pool, len + bytes.len(), bytes_max.min(RING_BYTES_MAX));
-        let head = self.head as usize;
-        if let Some(block) = self.block.as_deref_mut() {
-            let tail = wrap(head + len, block.len());
-            let first = bytes.len().min(block.len() - tail);
-            block[tail..tail + first].copy_from_slice(&bytes[..first]);
-            block[..bytes.len() - first].copy_from_slice(&bytes[first..]);
-        }
-        self.len = narrow(len + bytes.len());
+        let filled = self.filled.get_or_insert_with(|| pool.spares.pop().unwrap_or_default());
+        filled.extend(pool, bytes, bytes_max.min(RING_BYTES_MAX));
         Ok(())
     }
 
     /// The bytes, oldest first, as at most two slices for a vectored write; the second is empty unless they wrap.
     pub fn slices(&self) -> (&[u8], &[u8]) {
-        let Some(block) = self.block.as_deref() else { return (&[], &[]) };
-        let (head, len) = (self.head as usize, self.len());
-        let first = len.min(block.len() - head);
-        (&block[head..head + first], &block[..len - first])
+        self.filled.as_ref().map_or((&[], &[]), |filled| filled.slices())
     }
 
     /// The bytes, oldest first, as one slice, for a parser. If they wrap, they are first aligned in place, which costs
     /// time in proportion to the capacity; a ring that is drained from time to time hardly ever wraps.
     pub fn contiguous(&mut self) -> &[u8] {
-        let (head, len) = (self.head as usize, self.len as usize);
-        let Some(block) = self.block.as_deref_mut() else { return &[] };
-        if head + len <= block.len() {
-            return &block[head..head + len];
+        let Some(filled) = &mut self.filled else { return &[] };
+        let (head, len) = (filled.head as usize, filled.len as usize);
+        if head + len <= filled.block.len() {
+            return &filled.block[head..head + len];
         }
-        block.rotate_left(head);
-        self.head = 0;
-        &block[..len]
+        filled.block.rotate_left(head);
+        filled.head = 0;
+        &filled.block[..len]
     }
 
     /// Drops the `n` oldest bytes. The block goes back to the pool with the last one.
@@ -175,45 +173,57 @@ impl Ring {
         assert!(n <= len, "consumed {n} of {len} bytes");
         if n == len {
             self.clear(pool);
-        } else {
-            self.head = narrow(wrap(self.head as usize + n, self.capacity()));
-            self.len = narrow(len - n);
+        } else if let Some(filled) = &mut self.filled {
+            filled.head = narrow(wrap(filled.head as usize + n, filled.block.len()));
+            filled.len = narrow(len - n);
         }
     }
 
     /// Drops all bytes and gives the block back.
     pub fn clear(&mut self, pool: &mut Pool) {
-        if let Some(block) = self.block.take() {
-            pool.put(block);
+        let Some(mut filled) = self.filled.take() else { return };
+        pool.put(std::mem::take(&mut *filled).block);
+        if pool.spares.len() < pool.blocks_kept_max {
+            pool.spares.push(filled);
         }
-        self.head = 0;
-        self.len = 0;
+    }
+}
+
+impl Filled {
+    /// Appends all of `bytes`; with them there are at most `bytes_max`.
+    fn extend(&mut self, pool: &mut Pool, bytes: &[u8], bytes_max: usize) {
+        let len = self.len as usize;
+        self.reserve(pool, len + bytes.len(), bytes_max);
+        let tail = wrap(self.head as usize + len, self.block.len());
+        let first = bytes.len().min(self.block.len() - tail);
+        self.block[tail..tail + first].copy_from_slice(&bytes[..first]);
+        self.block[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        self.len = narrow(len + bytes.len());
+    }
+
+    fn slices(&self) -> (&[u8], &[u8]) {
+        let (head, len) = (self.head as usize, self.len as usize);
+        let first = len.min(self.block.len() - head);
+        (&self.block[head..head + first], &self.block[..len - first])
     }
 
     /// Makes room for `needed` bytes in all, which is at most `bytes_max`.
     fn reserve(&mut self, pool: &mut Pool, needed: usize, bytes_max: usize) {
-        if needed <= self.capacity() {
+        let capacity = self.block.len();
+        if needed <= capacity {
             return;
         }
         let mut grown = if needed <= pool.block_bytes() {
             pool.get()
         } else {
-            let doubled = self.capacity().max(pool.block_bytes()).saturating_mul(2);
+            let doubled = capacity.max(pool.block_bytes()).saturating_mul(2);
             zeroed(doubled.max(needed.next_power_of_two()).min(bytes_max))
         };
         let (first, second) = self.slices();
         grown[..first.len()].copy_from_slice(first);
         grown[first.len()..first.len() + second.len()].copy_from_slice(second);
-        if let Some(outgrown) = self.block.replace(grown) {
-            pool.put(outgrown);
-        }
+        pool.put(std::mem::replace(&mut self.block, grown));
         self.head = 0;
-    }
-}
-
-impl Default for Ring {
-    fn default() -> Self {
-        Ring::new()
     }
 }
 

@@ -1,11 +1,17 @@
 //! A slab whose keys are generational: a stale key is recognised, never trusted.
 //!
 //! Entries live in chunks of [`CHUNK_ENTRIES`], so that growing to a million entries never moves
-//! one that is there and never stalls the loop. A free entry holds the index of the next free one.
-//! The `slab` crate was rejected for its bare indices and for moving everything as it grows.
+//! one that is there and never stalls the loop. A new entry goes into the first chunk with room; so the last chunks
+//! are the first to be empty, and an empty one gives its memory back, but for one that is kept against coming and going.
+//! What a chunk keeps for ever is one number, from which the generations of its places go on.
+//!
+//! Rejected: the `slab` crate, for its bare indices and for moving everything as it grows; one list of free places for
+//! all chunks, which spreads a few entries over all of them.
+
+use std::collections::BTreeSet;
 
 /// Entries in a chunk.
-const CHUNK_ENTRIES: usize = 1024;
+pub(crate) const CHUNK_ENTRIES: usize = 1024;
 
 /// No index: the end of a list of entries.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -40,20 +46,82 @@ struct Slot<T> {
 #[derive(Debug)]
 enum Entry<T> {
     Full(T),
-    Free { next: u32 },
+    /// The next free slot of the chunk.
+    Free {
+        next: u32,
+    },
+}
+
+#[derive(Debug)]
+struct Chunk<T> {
+    /// As many as were ever used at once, since the chunk was last empty.
+    slots: Vec<Slot<T>>,
+    /// The first of those that are free.
+    free: u32,
+    /// How many of them are not.
+    taken: usize,
+    /// The generation of slots that are new.
+    generation: u32,
 }
 
 /// Entries of one kind, found by [`Key`].
 #[derive(Debug)]
 pub struct Slab<T> {
-    chunks: Vec<Vec<Slot<T>>>,
-    free: u32,
+    chunks: Vec<Chunk<T>>,
+    /// The chunks that have room.
+    open: BTreeSet<usize>,
+    /// A chunk that is empty and has memory.
+    reserve: Option<usize>,
     len: usize,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Slab { chunks: Vec::new(), free: NONE, len: 0 }
+        Slab { chunks: Vec::new(), open: BTreeSet::new(), reserve: None, len: 0 }
+    }
+}
+
+impl<T> Chunk<T> {
+    const fn new() -> Self {
+        Chunk { slots: Vec::new(), free: NONE, taken: 0, generation: 0 }
+    }
+
+    /// Adds an entry, where there is room. Says in which slot, and its generation.
+    fn insert(&mut self, value: T) -> (usize, u32) {
+        self.taken += 1;
+        if self.free == NONE {
+            if self.slots.capacity() == 0 {
+                self.slots.reserve_exact(CHUNK_ENTRIES);
+            }
+            self.slots.push(Slot { generation: self.generation, entry: Entry::Full(value) });
+            return (self.slots.len() - 1, self.generation);
+        }
+        let index = self.free as usize;
+        let slot = &mut self.slots[index];
+        let Entry::Free { next } = slot.entry else { unreachable!("a free slot is free") };
+        slot.entry = Entry::Full(value);
+        self.free = next;
+        (index, slot.generation)
+    }
+
+    /// Takes out the entry of a slot that is taken.
+    fn remove(&mut self, index: usize) -> T {
+        let slot = &mut self.slots[index];
+        slot.generation = slot.generation.wrapping_add(1);
+        let entry = std::mem::replace(&mut slot.entry, Entry::Free { next: self.free });
+        self.free = u32::try_from(index).expect("a chunk is small");
+        self.taken -= 1;
+        let Entry::Full(value) = entry else { unreachable!("the slot is taken") };
+        value
+    }
+
+    /// Gives the memory back. No key that was ever given out comes again.
+    fn vacate(&mut self) {
+        debug_assert_eq!(self.taken, 0);
+        let generations = self.slots.iter().map(|slot| slot.generation);
+        self.generation = generations.max().unwrap_or(self.generation);
+        self.slots = Vec::new();
+        self.free = NONE;
     }
 }
 
@@ -94,45 +162,47 @@ impl<T> Slab<T> {
 
     /// Adds an entry. Its key differs from that of any earlier one.
     pub fn insert(&mut self, value: T) -> Key {
+        let number = self.open.first().copied().unwrap_or_else(|| {
+            self.chunks.push(Chunk::new());
+            self.open.insert(self.chunks.len() - 1);
+            self.chunks.len() - 1
+        });
+        let chunk = &mut self.chunks[number];
+        let (slot, generation) = chunk.insert(value);
+        if chunk.taken == CHUNK_ENTRIES {
+            self.open.remove(&number);
+        }
+        self.reserve.take_if(|reserve| *reserve == number);
         self.len += 1;
-        if self.free != NONE {
-            let index = self.free;
-            let slot = self.slot_mut(index).expect("free entries are in the slab");
-            let Entry::Free { next } = slot.entry else { unreachable!("a free entry is free") };
-            slot.entry = Entry::Full(value);
-            let key = Key { index, generation: slot.generation };
-            self.free = next;
-            return key;
-        }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_ENTRIES) {
-            self.chunks.push(Vec::with_capacity(CHUNK_ENTRIES));
-        }
-        let chunk = self.chunks.len() - 1;
-        let slots = &mut self.chunks[chunk];
-        let index = u32::try_from(chunk * CHUNK_ENTRIES + slots.len()).expect("below 2^32 entries");
-        slots.push(Slot { generation: 0, entry: Entry::Full(value) });
-        Key { index, generation: 0 }
+        let index = u32::try_from(number * CHUNK_ENTRIES + slot).expect("below 2^32 entries");
+        Key { index, generation }
     }
 
     /// Takes the entry of that key out, if it is still there.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        let next = self.free;
-        let slot = self.slot_mut(key.index).expect("the key was just found");
-        slot.generation = slot.generation.wrapping_add(1);
-        let entry = std::mem::replace(&mut slot.entry, Entry::Free { next });
-        self.free = key.index;
-        self.len -= 1;
-        match entry {
-            Entry::Full(value) => Some(value),
-            Entry::Free { .. } => unreachable!("the key was just found"),
+        let (number, slot) = place_of(key.index);
+        let chunk = &mut self.chunks[number];
+        if chunk.taken == CHUNK_ENTRIES {
+            self.open.insert(number);
         }
+        let value = chunk.remove(slot);
+        self.len -= 1;
+        if chunk.taken == 0 {
+            // The one of two that is used sooner is kept.
+            let other = self.reserve.replace(number);
+            if let Some(other) = other {
+                self.reserve = Some(number.min(other));
+                self.chunks[number.max(other)].vacate();
+            }
+        }
+        Some(value)
     }
 
     /// How many places there are, taken or free.
     pub fn places(&self) -> usize {
         let full = self.chunks.len().saturating_sub(1) * CHUNK_ENTRIES;
-        full + self.chunks.last().map_or(0, Vec::len)
+        full + self.chunks.last().map_or(0, |chunk| chunk.slots.len())
     }
 
     /// The keys of all entries, in the order of their places.
@@ -141,14 +211,19 @@ impl<T> Slab<T> {
     }
 
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
-        let index = index as usize;
-        self.chunks.get(index / CHUNK_ENTRIES)?.get(index % CHUNK_ENTRIES)
+        let (number, slot) = place_of(index);
+        self.chunks.get(number)?.slots.get(slot)
     }
 
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
-        let index = index as usize;
-        self.chunks.get_mut(index / CHUNK_ENTRIES)?.get_mut(index % CHUNK_ENTRIES)
+        let (number, slot) = place_of(index);
+        self.chunks.get_mut(number)?.slots.get_mut(slot)
     }
+}
+
+/// In which chunk an entry is, and where.
+fn place_of(index: u32) -> (usize, usize) {
+    (index as usize / CHUNK_ENTRIES, index as usize % CHUNK_ENTRIES)
 }
 
 /// By place alone, for links between entries that one owner keeps right.
@@ -191,6 +266,35 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get(second), Some(&"second"));
         assert_eq!(Key::from_u64(second.to_u64()), second);
+    }
+
+    /// How many places have memory.
+    fn slots(slab: &Slab<usize>) -> usize {
+        slab.chunks.iter().map(|chunk| chunk.slots.capacity()).sum()
+    }
+
+    #[test]
+    fn memory_goes_with_the_entries() {
+        let mut slab = Slab::default();
+        let keys: Vec<Key> = (0..5 * CHUNK_ENTRIES).map(|n| slab.insert(n)).collect();
+        assert_eq!(slots(&slab), 5 * CHUNK_ENTRIES);
+        for key in &keys {
+            slab.remove(*key).unwrap();
+        }
+        assert_eq!(slots(&slab), CHUNK_ENTRIES, "one chunk stays against coming and going");
+        let again: Vec<Key> = (0..5 * CHUNK_ENTRIES).map(|n| slab.insert(n)).collect();
+        assert!(keys.iter().all(|key| slab.get(*key).is_none()), "stale keys stay stale");
+        assert_eq!(again.iter().filter(|key| slab.get(**key).is_some()).count(), keys.len());
+    }
+
+    #[test]
+    fn the_first_chunks_are_filled_first() {
+        let mut slab = Slab::default();
+        let keys: Vec<Key> = (0..3 * CHUNK_ENTRIES).map(|n| slab.insert(n)).collect();
+        slab.remove(keys[2 * CHUNK_ENTRIES]).unwrap();
+        slab.remove(keys[7]).unwrap();
+        assert_eq!(slab.insert(0).index, 7);
+        assert_eq!(slab.insert(0).index as usize, 2 * CHUNK_ENTRIES);
     }
 
     proptest! {

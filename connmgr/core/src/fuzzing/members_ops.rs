@@ -10,7 +10,7 @@ use zhttp::{Cursor, composite};
 
 use super::log::Log;
 use crate::hold::{
-    Delivery, FanoutLimits, Fed, HoldKey, Members, MembersConfig, MissingRun, Rendering, Want,
+    Delivery, FanoutLimits, Fed, Members, MembersConfig, MissingRun, Rendering, Want,
 };
 use crate::slab::Key;
 
@@ -38,7 +38,7 @@ struct Stand {
 
 /// What a connection should have.
 struct Reader {
-    hold: HoldKey,
+    connection: Key,
     stands: BTreeMap<&'static str, Stand>,
     is_blocked: bool,
 }
@@ -84,7 +84,7 @@ pub fn fuzz(bytes: &[u8]) {
     }
     world.rest();
     for reader in std::mem::take(&mut world.readers).into_values() {
-        world.members.close(reader.hold);
+        world.members.close(reader.connection);
     }
     world.check();
     assert_eq!((world.members.holds(), world.members.poll_delivery().is_none()), (0, true));
@@ -97,7 +97,7 @@ impl World {
             2 => {
                 let Some(connection) = self.pick(choices) else { return };
                 let reader = self.readers.remove(&connection).expect("it was picked");
-                self.members.close(reader.hold);
+                self.members.close(reader.connection);
             }
             3 => self.add(choices),
             4 => self.remove(choices),
@@ -168,8 +168,8 @@ impl World {
         let channels: Vec<HoldChannel<'_>> = channels.collect();
         self.connections += 1;
         let connection = Key { index: self.connections, generation: 0 };
-        let hold = self.members.open((connection, Rendering::Sse), channels.iter().copied());
-        let mut reader = Reader { hold, stands: BTreeMap::new(), is_blocked: false };
+        self.members.open((connection, Rendering::Sse), channels.iter().copied());
+        let mut reader = Reader { connection, stands: BTreeMap::new(), is_blocked: false };
         channels.into_iter().for_each(|channel| reader.add(channel));
         self.readers.insert(self.connections, reader);
     }
@@ -178,7 +178,7 @@ impl World {
         let Some(connection) = self.pick(choices) else { return };
         let channel = self.choose_channel(choices);
         let reader = self.readers.get_mut(&connection).expect("it was picked");
-        self.members.add(reader.hold, channel);
+        self.members.add(reader.connection, channel);
         reader.add(channel);
     }
 
@@ -186,7 +186,7 @@ impl World {
         let Some(connection) = self.pick(choices) else { return };
         let name = choices.one_of(&CHANNELS);
         let reader = self.readers.get_mut(&connection).expect("it was picked");
-        self.members.remove(reader.hold, name);
+        self.members.remove(reader.connection, name);
         reader.stands.remove(name);
     }
 
@@ -246,9 +246,9 @@ impl World {
         let reader = self.readers.get_mut(&connection).expect("it was picked");
         reader.is_blocked = is_blocked;
         if is_blocked {
-            self.members.handle_blocked(reader.hold);
+            self.members.handle_blocked(reader.connection);
         } else {
-            self.members.handle_drained(reader.hold);
+            self.members.handle_drained(reader.connection);
         }
     }
 
@@ -279,12 +279,12 @@ impl World {
         let Some(delivery) = self.members.poll_delivery() else { return };
         let connection = delivery.connection.index;
         let reader = self.readers.get_mut(&connection).expect("only to those who are there");
-        assert_eq!(delivery.hold, reader.hold);
+        assert_eq!(delivery.connection, reader.connection);
         reader.take(&self.logs, &delivery);
         if delivery.end {
             let is_over = reader.stands.values().all(|stand| stand.ended);
             assert!(is_over && !reader.stands.is_empty(), "each of its channels has ended");
-            self.members.close(delivery.hold);
+            self.members.close(delivery.connection);
             self.readers.remove(&connection);
         }
     }
@@ -293,7 +293,7 @@ impl World {
         self.members.check_invariants();
         assert_eq!(self.members.holds(), self.readers.len());
         for reader in self.readers.values() {
-            let cursors: BTreeMap<&str, Cursor> = self.members.cursors(reader.hold).collect();
+            let cursors: BTreeMap<&str, Cursor> = self.members.cursors(reader.connection).collect();
             let stands = reader.stands.iter().map(|(name, stand)| (*name, stand.cursor));
             assert!(cursors.into_iter().eq(stands), "the cursor is what the reader has");
         }
@@ -303,7 +303,7 @@ impl World {
     fn rest(&mut self) {
         for reader in self.readers.values_mut() {
             reader.is_blocked = false;
-            self.members.handle_drained(reader.hold);
+            self.members.handle_drained(reader.connection);
         }
         let heads = self.logs.iter().map(|log| Fed::Head(Arc::clone(&log.name), log.last()));
         heads.for_each(|head| self.members.handle_fed(&head));

@@ -2,32 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::wheel::{TICK_MS, TimerId, Wheel};
+use crate::wheel::{NEVER_MS, TICK_MS, Wheel};
 
 /// One thing that a caller does to a wheel.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// Arm a timer that long from now.
-    Insert {
+    /// Arm or move a timer to that long from now.
+    Arm {
+        /// Whose.
+        index: u32,
         /// Milliseconds from now.
         after_ms: u64,
     },
-    /// Arm a timer for a moment that may be past.
-    InsertAt {
+    /// Arm or move a timer to a moment that may be past.
+    ArmAt {
+        /// Whose.
+        index: u32,
         /// Milliseconds of the caller's time.
         deadline_ms: u64,
     },
-    /// Cancel one of the ids that were ever given out.
-    Cancel {
-        /// Which one, modulo their number.
-        nth: u8,
-    },
-    /// Move one of the ids that were ever given out.
-    Reschedule {
-        /// Which one, modulo their number.
-        nth: u8,
-        /// Milliseconds from now.
-        after_ms: u64,
+    /// Disarm a timer that may be armed.
+    Disarm {
+        /// Whose.
+        index: u32,
     },
     /// Let time pass and fire.
     Advance {
@@ -42,14 +39,12 @@ pub enum Op {
 
 /// The wheel and what it should be.
 struct Pair {
-    wheel: Wheel<u64>,
+    wheel: Wheel,
     now_ms: u64,
-    /// Armed timers: the key, and the first tick at which it may fire.
-    armed: BTreeMap<u64, u64>,
+    /// Armed timers: the first tick at which each may fire; `None` is never.
+    armed: BTreeMap<u32, Option<u64>>,
     /// The same by tick, for the order.
-    by_tick: BTreeSet<(u64, u64)>,
-    /// Every id ever given out; the key is its index.
-    ids: Vec<TimerId>,
+    by_tick: BTreeSet<(u64, u32)>,
 }
 
 /// Runs the operations that `bytes` encode: ten bytes each, a code, a byte and a number whose low six bits scale it.
@@ -57,11 +52,12 @@ pub fn fuzz(bytes: &[u8]) {
     let ops = bytes.chunks_exact(10).map(|chunk| {
         let number = u64::from_le_bytes(std::array::from_fn(|i| chunk[i + 2]));
         let span_ms = number >> (number & 63);
+        // On several pages.
+        let index = u32::from(chunk[1]) * 40;
         match chunk[0] % 8 {
-            0 | 1 => Op::Insert { after_ms: span_ms },
-            2 => Op::InsertAt { deadline_ms: number },
-            3 => Op::Cancel { nth: chunk[1] },
-            4 => Op::Reschedule { nth: chunk[1], after_ms: span_ms },
+            0 | 1 | 4 => Op::Arm { index, after_ms: span_ms },
+            2 => Op::ArmAt { index, deadline_ms: number },
+            3 => Op::Disarm { index },
             5 => Op::Advance { by_ms: span_ms, steps: None },
             6 => Op::Advance { by_ms: span_ms, steps: Some(chunk[1].into()) },
             _ => Op::AdvanceToDeadline,
@@ -81,7 +77,6 @@ pub fn run(start_ms: u64, ops: impl IntoIterator<Item = Op>) {
         now_ms: start_ms,
         armed: BTreeMap::new(),
         by_tick: BTreeSet::new(),
-        ids: Vec::new(),
     };
     for op in ops {
         pair.apply(&op);
@@ -92,22 +87,12 @@ pub fn run(start_ms: u64, ops: impl IntoIterator<Item = Op>) {
 impl Pair {
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Insert { after_ms } => self.insert(self.now_ms.saturating_add(after_ms)),
-            Op::InsertAt { deadline_ms } => self.insert(deadline_ms),
-            Op::Cancel { nth } => {
-                let Some((key, id)) = self.pick(nth) else { return };
-                let was_armed = self.forget(key);
-                assert_eq!(self.wheel.is_armed(id), was_armed);
-                assert_eq!(self.wheel.cancel(id), was_armed);
-            }
-            Op::Reschedule { nth, after_ms } => {
-                let Some((key, id)) = self.pick(nth) else { return };
-                let deadline_ms = self.now_ms.saturating_add(after_ms);
-                let was_armed = self.forget(key);
-                assert_eq!(self.wheel.reschedule(id, deadline_ms), was_armed);
-                if was_armed {
-                    self.remember(key, deadline_ms);
-                }
+            Op::Arm { index, after_ms } => self.arm(index, self.now_ms.saturating_add(after_ms)),
+            Op::ArmAt { index, deadline_ms } => self.arm(index, deadline_ms),
+            Op::Disarm { index } => {
+                let was_armed = self.forget(index);
+                assert_eq!(self.wheel.is_armed(index), was_armed);
+                assert_eq!(self.wheel.disarm(index), was_armed);
             }
             Op::Advance { by_ms, steps } => {
                 self.now_ms = self.now_ms.saturating_add(by_ms);
@@ -122,19 +107,22 @@ impl Pair {
         }
     }
 
-    fn insert(&mut self, deadline_ms: u64) {
-        let key = self.ids.len() as u64;
-        self.ids.push(self.wheel.insert(deadline_ms, key));
-        self.remember(key, deadline_ms);
+    fn arm(&mut self, index: u32, deadline_ms: u64) {
+        self.forget(index);
+        self.wheel.arm(index, deadline_ms);
+        let tick = (deadline_ms < NEVER_MS).then(|| deadline_ms.div_ceil(TICK_MS));
+        self.armed.insert(index, tick);
+        self.by_tick.extend(tick.map(|tick| (tick, index)));
     }
 
     fn expire(&mut self, budget: Option<usize>) {
         let mut steps = budget.unwrap_or(usize::MAX);
         let now = self.now_ms / TICK_MS;
-        while let Some(key) = self.wheel.pop_expired(self.now_ms, &mut steps) {
-            let tick = self.armed.get(&key).expect("what fires is armed");
-            assert!(*tick <= now, "{key} fired at {} before its tick {tick}", self.now_ms);
-            self.forget(key);
+        while let Some(index) = self.wheel.pop_expired(self.now_ms, &mut steps) {
+            let tick = self.armed.get(&index).expect("what fires is armed");
+            let tick = tick.expect("what fires is ever due");
+            assert!(tick <= now, "{index} fired at {} before its tick {tick}", self.now_ms);
+            self.forget(index);
         }
         let due = self.by_tick.first().is_some_and(|&(tick, _)| tick <= now);
         assert!(!due || steps == 0, "a timer that is due did not fire");
@@ -144,28 +132,21 @@ impl Pair {
     fn check(&self) {
         assert_eq!(self.wheel.len(), self.armed.len());
         assert_eq!(self.wheel.is_empty(), self.armed.is_empty());
-        let next_ms = self.by_tick.first().map(|&(tick, _)| tick.saturating_mul(TICK_MS));
+        let next_ms = self.by_tick.first().map(|&(tick, _)| tick * TICK_MS);
         match (self.wheel.next_deadline(), next_ms) {
+            // Only what is never may lie there.
             (None, None) => {}
+            (Some(said_ms), None) => assert!(!self.armed.is_empty() && said_ms < NEVER_MS),
             // A timer that was armed for a moment that is past is due now.
             (Some(said_ms), Some(next_ms)) => assert!(said_ms <= next_ms.max(self.now_ms)),
-            (said_ms, next_ms) => panic!("the next deadline is {said_ms:?}, not {next_ms:?}"),
+            (None, Some(next_ms)) => panic!("no deadline, though one is due at {next_ms}"),
         }
     }
 
-    fn pick(&self, nth: u8) -> Option<(u64, TimerId)> {
-        let index = usize::from(nth).checked_rem(self.ids.len())?;
-        Some((index as u64, self.ids[index]))
-    }
-
-    fn remember(&mut self, key: u64, deadline_ms: u64) {
-        let tick = deadline_ms.div_ceil(TICK_MS);
-        self.armed.insert(key, tick);
-        self.by_tick.insert((tick, key));
-    }
-
-    fn forget(&mut self, key: u64) -> bool {
-        let tick = self.armed.remove(&key);
-        tick.is_some_and(|tick| self.by_tick.remove(&(tick, key)))
+    fn forget(&mut self, index: u32) -> bool {
+        let Some(tick) = self.armed.remove(&index) else { return false };
+        let tick = tick.map(|tick| self.by_tick.remove(&(tick, index)));
+        assert_ne!(tick, Some(false));
+        true
     }
 }

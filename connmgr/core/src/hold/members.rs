@@ -1,5 +1,7 @@
 //! The members of channels in one worker: who reads what, and what is written next.
 //!
+//! A hold has no name of its own: it is named as the connection that reads.
+//!
 //! Called by the worker. It opens a hold for a connection, passes on what [`Feeds`](super::Feeds)
 //! say, and then polls: [`Members::poll_delivery`] for what to write, a slice at a time, and
 //! [`Members::poll_output`] for what to ask, which waits for no delivery. Sockets, HTTP framing and keep-alives are the
@@ -20,10 +22,11 @@ use zhttp::composite::HashedNames;
 use zhttp::hold::HoldChannel;
 
 use self::delivery::Slice;
-use super::channel::{Channel, FanoutLimits, Place};
+use super::channel::{Channel, FanoutLimits, OwnCursor, Place};
+use super::names::Names;
 use super::run::Run;
 use super::{Fed, MissingRun, Rendering, Want};
-use crate::seeded::{Seed, SeededMap};
+use crate::paged::Paged;
 use crate::slab::{Key, NONE, Slab};
 use crate::websocket::Pool;
 
@@ -33,9 +36,6 @@ const RANGE_RETRY_MS_MAX: u64 = 16_000;
 
 /// Counts as channels of a hold that never end (hold.md, `persistent`).
 const STAYS: u16 = 1 << 15;
-
-/// Names a hold.
-pub type HoldKey = Key;
 
 /// What the shell sets.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +49,7 @@ pub struct MembersConfig {
 /// Bytes to write to one connection.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The hold of the connection.
-    pub hold: HoldKey,
-    /// The connection, as it was named when the hold was opened.
+    /// The connection, as it was named when its hold was opened.
     pub connection: Key,
     /// What to write.
     pub bytes: DeliveryBytes,
@@ -92,7 +90,8 @@ struct Member {
 /// One connection.
 #[derive(Debug)]
 struct Hold {
-    connection: Key,
+    /// With its place the key of the connection.
+    generation: u32,
     /// The first of its members.
     members: u32,
     /// Channels that have not ended; and [`STAYS`], if it stays when they all have.
@@ -111,7 +110,7 @@ enum Job {
     /// The fan-out of this channel goes on.
     Fanout(Key),
     /// This hold has got the end of all its channels, unless one was added since.
-    Finish(HoldKey),
+    Finish(Key),
 }
 
 /// The machine.
@@ -119,10 +118,13 @@ enum Job {
 pub struct Members {
     config: MembersConfig,
     limits: FanoutLimits,
-    names: SeededMap<Arc<str>, Key>,
+    names: Names,
     channels: Slab<Channel>,
     members: Slab<Member>,
-    holds: Slab<Hold>,
+    /// By the places of their connections.
+    holds: Paged<Hold>,
+    /// Those of members who do not stand where others do.
+    cursors: Slab<Cursor>,
     jobs: VecDeque<Job>,
     /// Channels in which members behind may go on.
     catchups: VecDeque<Key>,
@@ -147,10 +149,11 @@ impl Members {
         Members {
             config,
             limits,
-            names: SeededMap::with_hasher(Seed(config.seed)),
+            names: Names::new(config.seed),
             channels: Slab::default(),
             members: Slab::default(),
-            holds: Slab::default(),
+            holds: Paged::default(),
+            cursors: Slab::default(),
             jobs: VecDeque::new(),
             catchups: VecDeque::new(),
             slice: Slice::default(),
@@ -173,43 +176,42 @@ impl Members {
 
     /// Opens a hold for a connection that reads these channels from these cursors, and gets them in this form. If all of them
     /// have ended for it, the hold has too, once it is polled (hold.md H-16, H-28).
+    ///
+    /// A connection has one hold at a time.
     pub fn open<'c>(
         &mut self,
         (connection, rendering): (Key, Rendering),
         channels: impl Iterator<Item = HoldChannel<'c>>,
-    ) -> HoldKey {
-        let members = NONE;
-        let hold = Hold { connection, members, open: 0, blocked: false, rendering, names: None };
-        let key = self.holds.insert(hold);
+    ) {
+        let Key { index, generation } = connection;
+        let (members, open, blocked, names) = (NONE, 0, false, None);
+        let hold = Hold { generation, members, open, blocked, rendering, names };
+        let before = self.holds.insert(index, hold);
+        debug_assert!(before.is_none(), "the hold before was closed");
         for channel in channels {
-            self.add(key, channel);
+            self.add(connection, channel);
         }
-        key
     }
 
     /// Lets a hold that was just opened stay when all its channels have ended.
-    pub fn keep_open(&mut self, hold: HoldKey) {
-        let Some(entry) = self.holds.get_mut(hold) else { return };
+    pub fn keep_open(&mut self, hold: Key) {
+        let Some(entry) = self.hold_mut(hold) else { return };
         debug_assert!(entry.open < STAYS, "once");
         entry.open += STAYS;
     }
 
     /// Lets a hold read one more channel; does nothing if it reads it already.
-    pub fn add(&mut self, hold: HoldKey, channel: HoldChannel<'_>) {
+    pub fn add(&mut self, hold: Key, channel: HoldChannel<'_>) {
         let HoldChannel { name, cursor, ended } = channel;
-        if self.holds.get(hold).is_none() || self.member_of(hold, name).is_some() {
+        if self.hold(hold).is_none() || self.member_of(hold, name).is_some() {
             return;
         }
         let channel = self.channel(name);
         self.channels[channel.index].members += 1;
+        let place = Place::Stalled(self.own(cursor));
         let entry = &mut self.holds[hold.index];
-        let member = Member {
-            hold: hold.index,
-            next: entry.members,
-            channel: channel.index,
-            ended,
-            place: Place::Stalled(cursor),
-        };
+        let member =
+            Member { hold: hold.index, next: entry.members, channel: channel.index, ended, place };
         let key = self.members.insert(member);
         entry.members = key.index;
         entry.names = None;
@@ -218,13 +220,13 @@ impl Members {
             self.jobs.push_back(Job::Finish(hold));
         }
         if !entry.blocked {
-            self.place(key.index, cursor);
+            self.replace(key.index, cursor);
         }
         self.settle(channel);
     }
 
     /// Lets a hold read a channel no more. If all that are left have ended, so does the hold.
-    pub fn remove(&mut self, hold: HoldKey, name: &str) {
+    pub fn remove(&mut self, hold: Key, name: &str) {
         let Some(index) = self.member_of(hold, name) else { return };
         self.holds[hold.index].names = None;
         let mut link = self.holds[hold.index].members;
@@ -245,20 +247,20 @@ impl Members {
     }
 
     /// Ends a hold; its members leave their channels.
-    pub fn close(&mut self, hold: HoldKey) {
-        let Some(entry) = self.holds.get(hold) else { return };
+    pub fn close(&mut self, hold: Key) {
+        let Some(entry) = self.hold(hold) else { return };
         let mut index = entry.members;
         while index != NONE {
             let next = self.members[index].next;
             self.leave(index);
             index = next;
         }
-        self.holds.remove(hold);
+        self.holds.remove(hold.index);
     }
 
     /// The channels of a hold and where it stands in each.
-    pub fn cursors(&self, hold: HoldKey) -> impl Iterator<Item = (&str, Cursor)> + '_ {
-        let first = self.holds.get(hold).map_or(NONE, |entry| entry.members);
+    pub fn cursors(&self, hold: Key) -> impl Iterator<Item = (&str, Cursor)> + '_ {
+        let first = self.hold(hold).map_or(NONE, |entry| entry.members);
         self.chain(first).map(|index| {
             let member = &self.members[index];
             (&*self.channels[member.channel].name, self.cursor(member))
@@ -266,27 +268,27 @@ impl Members {
     }
 
     /// The connection of this hold takes nothing more: it falls behind.
-    pub fn handle_blocked(&mut self, hold: HoldKey) {
-        let Some(entry) = self.holds.get_mut(hold) else { return };
+    pub fn handle_blocked(&mut self, hold: Key) {
+        let Some(entry) = self.hold_mut(hold) else { return };
         entry.blocked = true;
         let mut index = entry.members;
         while index != NONE {
-            if let Place::Behind(cursor) = self.members[index].place {
-                self.displace(index);
-                self.members[index].place = Place::Stalled(cursor);
+            if let Place::Behind(own) = self.members[index].place {
+                self.take_from_list(index);
+                self.members[index].place = Place::Stalled(own);
             }
             index = self.members[index].next;
         }
     }
 
     /// The connection of this hold takes bytes again.
-    pub fn handle_drained(&mut self, hold: HoldKey) {
-        let Some(entry) = self.holds.get_mut(hold) else { return };
+    pub fn handle_drained(&mut self, hold: Key) {
+        let Some(entry) = self.hold_mut(hold) else { return };
         entry.blocked = false;
         let mut index = entry.members;
         while index != NONE {
-            if let Place::Stalled(cursor) = self.members[index].place {
-                self.place(index, cursor);
+            if let Place::Stalled(own) = self.members[index].place {
+                self.replace(index, self.cursors[own.0]);
                 let channel = self.members[index].channel;
                 self.settle(self.channels.key_at(channel).expect("members have a channel"));
             }
@@ -299,7 +301,7 @@ impl Members {
         match fed {
             Fed::Events(run) => self.handle_events(run),
             Fed::Head(name, head) => {
-                if let Some(&channel) = self.names.get(name) {
+                if let Some(channel) = self.find(name) {
                     self.learn(channel, *head);
                     self.settle(channel);
                 }
@@ -310,7 +312,7 @@ impl Members {
 
     /// Events of a channel, which ends there, were lost on their way here: a range that was asked for is not waited for.
     pub fn handle_missed(&mut self, name: &str, head: Cursor) {
-        if let Some(&channel) = self.names.get(name) {
+        if let Some(channel) = self.find(name) {
             self.learn(channel, head);
             self.handle_answer(channel, |_| true);
             self.settle(channel);
@@ -318,18 +320,18 @@ impl Members {
     }
 
     fn handle_events(&mut self, run: &Arc<Run>) {
-        let Some(&key) = self.names.get(run.channel()) else { return };
+        let Some(key) = self.find(run.channel()) else { return };
         self.learn(key, run.last());
-        self.channels[key.index].enqueue(run);
+        self.channels[key.index].enqueue(run, &self.limits);
         self.handle_answer(key, |after| run.index_after(after).is_some());
-        if self.channels[key.index].catch_up(run) {
+        if self.channels[key.index].catch_up(run, &self.limits) {
             self.catchups.push_back(key);
         }
         self.settle(key);
     }
 
     fn handle_gap(&mut self, gap: &Arc<MissingRun>) {
-        let Some(&key) = self.names.get(&gap.channel) else { return };
+        let Some(key) = self.find(&gap.channel) else { return };
         self.learn(key, gap.last_known());
         self.handle_answer(key, |after| gap.concerns(after));
         let channel = &mut self.channels[key.index];
@@ -338,16 +340,17 @@ impl Members {
             && let Some(head) = channel.head.filter(|head| gap.concerns(*head))
         {
             for index in std::mem::take(&mut channel.live) {
+                let own = self.own(head);
                 let member = &mut self.members[index];
                 if self.holds[member.hold].blocked {
-                    member.place = Place::Stalled(head);
+                    member.place = Place::Stalled(own);
                 } else {
-                    member.place = Place::Behind(head);
-                    channel.behind.insert((head, index));
+                    member.place = Place::Behind(own);
+                    self.channels[key.index].moving().behind.insert((head, index));
                 }
             }
         }
-        if self.channels[key.index].catch_up_gap(gap) {
+        if self.channels[key.index].catch_up_gap(gap, &self.limits) {
             self.catchups.push_back(key);
         }
         self.settle(key);
@@ -356,9 +359,13 @@ impl Members {
     /// The range that was asked for may have come.
     fn handle_answer(&mut self, key: Key, answers: impl Fn(Cursor) -> bool) {
         let channel = &mut self.channels[key.index];
-        if let Some((_, due)) = channel.asked.take_if(|(after, _)| answers(*after)) {
+        if channel.motion().is_none() {
+            return;
+        }
+        let motion = channel.moving();
+        if let Some((_, due)) = motion.asked.take_if(|(after, _)| answers(*after)) {
+            motion.fruitless = 0;
             self.retries.remove(&(due, key));
-            channel.fruitless = 0;
         }
     }
 
@@ -367,7 +374,8 @@ impl Members {
     fn learn(&mut self, key: Key, id: Cursor) {
         let channel = &mut self.channels[key.index];
         let awaited = channel.awaits();
-        if channel.learn(id) && (channel.fruitless > 0 || !awaited) {
+        let is_fruitless = channel.motion().is_some_and(|motion| motion.fruitless > 0);
+        if channel.learn(id) && (is_fruitless || !awaited) {
             self.handle_answer(key, |_| true);
         }
     }
@@ -380,10 +388,11 @@ impl Members {
             }
             self.retries.pop_first();
             let Some(channel) = self.channels.get_mut(key) else { continue };
-            if channel.asked.take_if(|(_, due)| *due <= now_ms).is_some() {
-                channel.fruitless = channel.fruitless.saturating_add(1);
+            let motion = channel.moving();
+            if motion.asked.take_if(|(_, due)| *due <= now_ms).is_some() {
+                motion.fruitless = motion.fruitless.saturating_add(1);
             }
-            if channel.known.is_none() {
+            if channel.known().is_none() {
                 self.outputs.push_back(Want::Open(Arc::clone(&channel.name)));
             }
             self.settle(key);
@@ -401,7 +410,7 @@ impl Members {
         loop {
             if let Some(want) = self.outputs.pop_front() {
                 if let Want::Open(name) = &want
-                    && let Some(&key) = self.names.get(name)
+                    && let Some(key) = self.find(name)
                 {
                     self.retries.insert((now_ms + self.config.range_retry_ms, key));
                 }
@@ -410,22 +419,24 @@ impl Members {
             let key = self.unsettled.pop_front()?;
             let Some(channel) = self.channels.get_mut(key) else { continue };
             channel.unsettled = false;
-            if !channel.catchups.is_empty() || channel.awaits() {
+            if channel.is_catching_up() || channel.awaits() {
                 continue;
             }
-            if let Some(after) = channel.need() {
-                if let Some((pending, due)) = channel.asked {
+            if let Some(after) = channel.need(&self.limits) {
+                let known = channel.known();
+                let motion = channel.moving();
+                if let Some((pending, due)) = motion.asked {
                     // That one may bring nothing; it waits, unless something is known to exist.
-                    if Some(after) > channel.known || after == pending {
+                    if Some(after) > known || after == pending {
                         continue;
                     }
                     self.retries.remove(&(due, key));
                 }
                 let wait_ms = self.config.range_retry_ms;
-                let longer_ms = wait_ms.saturating_mul(1 << channel.fruitless.min(8));
+                let longer_ms = wait_ms.saturating_mul(1 << motion.fruitless.min(8));
                 let retry_ms = now_ms + longer_ms.min(wait_ms.max(RANGE_RETRY_MS_MAX));
-                channel.asked = Some((after, retry_ms));
-                channel.swept = Some(after);
+                motion.asked = Some((after, retry_ms));
+                motion.swept = Some(after);
                 self.retries.insert((retry_ms, key));
                 return Some(Want::Range(Arc::clone(&channel.name), after));
             }
@@ -433,38 +444,59 @@ impl Members {
     }
 
     /// Moves a channel on after a change: begins a fan-out, promotes who has caught up, and marks
-    /// it for a look at what it needs.
+    /// it for a look at what it needs, unless it rests.
     fn settle(&mut self, key: Key) {
         let Some(channel) = self.channels.get_mut(key) else { return };
-        if channel.fanout.as_ref().is_some_and(|fanout| fanout.due.is_empty()) {
-            channel.fanout = None;
+        if channel.fanout().is_some_and(|fanout| fanout.due.is_empty()) {
+            channel.moving().fanout = None;
         }
-        if channel.begin_fanout() {
+        if channel.begin_fanout(&self.limits) {
             self.jobs.push_back(Job::Fanout(key));
         }
-        if let Some(head) = channel.head {
-            let channel = &mut self.channels[key.index];
-            while let Some(&(cursor, index)) = channel.behind.range((head, 0)..=(head, NONE)).next()
-            {
-                channel.behind.remove(&(cursor, index));
-                self.members[index].place = channel.join_live(index);
-            }
+        while let Some(index) = self.channels[key.index].next_at_head() {
+            self.displace(index);
+            self.members[index].place = self.channels[key.index].join_live(index);
         }
         let channel = &mut self.channels[key.index];
-        if !std::mem::replace(&mut channel.unsettled, true) {
+        channel.rest();
+        if channel.motion().is_some() && !std::mem::replace(&mut channel.unsettled, true) {
             self.unsettled.push_back(key);
         }
     }
 
+    fn find(&self, name: &str) -> Option<Key> {
+        let index = self.names.get(name, |index| &self.channels[index].name)?;
+        self.channels.key_at(index)
+    }
+
     fn channel(&mut self, name: &str) -> Key {
-        if let Some(&key) = self.names.get(name) {
+        if let Some(key) = self.find(name) {
             return key;
         }
         let name: Arc<str> = name.into();
-        let key = self.channels.insert(Channel::new(Arc::clone(&name), self.limits));
-        self.names.insert(Arc::clone(&name), key);
+        let key = self.channels.insert(Channel::new(Arc::clone(&name)));
+        self.names.insert(&name, key.index, |index| &self.channels[index].name);
         self.outputs.push_back(Want::Open(name));
         key
+    }
+
+    fn hold(&self, key: Key) -> Option<&Hold> {
+        self.holds.get(key.index).filter(|hold| hold.generation == key.generation)
+    }
+
+    fn hold_mut(&mut self, key: Key) -> Option<&mut Hold> {
+        self.holds.get_mut(key.index).filter(|hold| hold.generation == key.generation)
+    }
+
+    /// The connection of a member.
+    fn connection(&self, member: u32) -> Key {
+        let index = self.members[member].hold;
+        Key { index, generation: self.holds[index].generation }
+    }
+
+    /// Keeps the cursor of a member that does not stand where others do.
+    fn own(&mut self, cursor: Cursor) -> OwnCursor {
+        OwnCursor(self.cursors.insert(cursor).index)
     }
 
     fn chain(&self, first: u32) -> impl Iterator<Item = u32> + Clone + '_ {
@@ -473,8 +505,8 @@ impl Members {
         })
     }
 
-    fn member_of(&self, hold: HoldKey, name: &str) -> Option<u32> {
-        let first = self.holds.get(hold)?.members;
+    fn member_of(&self, hold: Key, name: &str) -> Option<u32> {
+        let first = self.hold(hold)?.members;
         self.chain(first).find(|&index| &*self.channels[self.members[index].channel].name == name)
     }
 
@@ -484,43 +516,56 @@ impl Members {
             Place::Listed { round, .. } if round == channel.round => {
                 channel.head.expect("live members stand at the head")
             }
-            Place::Listed { .. } => channel.fanout.as_ref().expect("they wait for it").from,
-            Place::Behind(cursor) | Place::Stalled(cursor) => cursor,
+            Place::Listed { .. } => channel.fanout().expect("they wait for it").from,
+            Place::Behind(own) | Place::Stalled(own) => self.cursors[own.0],
         }
+    }
+
+    /// Puts a member that is in no list and has a cursor of its own at a cursor.
+    fn replace(&mut self, index: u32, cursor: Cursor) {
+        self.displace(index);
+        self.place(index, cursor);
     }
 
     /// Puts a member that is nowhere at a cursor.
     fn place(&mut self, index: u32, cursor: Cursor) {
-        let member = &mut self.members[index];
-        let channel = &mut self.channels[member.channel];
-        if channel.head == Some(cursor) {
-            member.place = channel.join_live(index);
+        let channel = self.members[index].channel;
+        self.members[index].place = if self.channels[channel].head == Some(cursor) {
+            self.channels[channel].join_live(index)
         } else {
-            member.place = Place::Behind(cursor);
-            channel.behind.insert((cursor, index));
+            self.channels[channel].moving().behind.insert((cursor, index));
+            Place::Behind(self.own(cursor))
+        };
+    }
+
+    /// Takes a member out of where it is. It must be placed again, or go.
+    fn displace(&mut self, index: u32) {
+        self.take_from_list(index);
+        match self.members[index].place {
+            Place::Listed { .. } => {}
+            Place::Behind(own) | Place::Stalled(own) => {
+                let key = self.cursors.key_at(own.0).expect("it has a cursor of its own");
+                self.cursors.remove(key);
+            }
         }
     }
 
     /// Takes a member out of the list that it is in.
-    fn displace(&mut self, index: u32) {
+    fn take_from_list(&mut self, index: u32) {
         let member = &self.members[index];
         let channel = &mut self.channels[member.channel];
-        let (position, round) = match member.place {
-            Place::Listed { position, round } => (position, round),
-            Place::Behind(cursor) => {
-                channel.behind.remove(&(cursor, index));
-                return;
+        match member.place {
+            Place::Listed { position, round } => {
+                let list = channel.list(round);
+                list.swap_remove(position as usize);
+                if let Some(&moved) = list.get(position as usize) {
+                    self.members[moved].place = Place::Listed { position, round };
+                }
             }
-            Place::Stalled(_) => return,
-        };
-        let list = if round == channel.round {
-            &mut channel.live
-        } else {
-            &mut channel.fanout.as_mut().expect("they wait for it").due
-        };
-        list.swap_remove(position as usize);
-        if let Some(&moved) = list.get(position as usize) {
-            self.members[moved].place = Place::Listed { position, round };
+            Place::Behind(own) => {
+                channel.moving().behind.remove(&(self.cursors[own.0], index));
+            }
+            Place::Stalled(_) => {}
         }
     }
 
@@ -542,7 +587,7 @@ impl Members {
         let name = Arc::clone(&entry.name);
         self.handle_answer(channel, |_| true);
         self.channels.remove(channel);
-        self.names.remove(&name);
+        self.names.remove(&name, channel.index);
         self.outputs.push_back(Want::Close(name));
     }
 }

@@ -19,6 +19,7 @@ mod channel;
 mod feeds;
 mod members;
 mod message;
+mod names;
 mod run;
 mod sse;
 pub(crate) mod tail;
@@ -26,7 +27,7 @@ pub(crate) mod tail;
 pub use block::Rendering;
 pub use channel::FanoutLimits;
 pub use feeds::{Feeds, FeedsConfig, FeedsOutput};
-pub use members::{Delivery, DeliveryBytes, HoldKey, Members, MembersConfig};
+pub use members::{Delivery, DeliveryBytes, Members, MembersConfig};
 pub use run::{RUN_BYTES_MAX, Run, RunError, RunEvent};
 pub(crate) use sse::{KEEP_ALIVE, write_event};
 

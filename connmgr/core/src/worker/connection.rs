@@ -2,13 +2,11 @@
 //! large is boxed.
 
 use crate::backlog::Backlog;
-use crate::hold::HoldKey;
 use crate::http1::{BodyDecoder, BodyEncoder, HeadScanner, Version};
 use crate::hub::HandlerId;
 use crate::ring::Ring;
 use crate::session::Session;
 use crate::websocket::{CloseCode, Upgrade};
-use crate::wheel::TimerId;
 
 use super::held_socket::HeldSocket;
 use super::req::ReqExchange;
@@ -26,7 +24,6 @@ pub(super) struct Connection {
     pub(super) input: Ring,
     /// What is to be sent and was not taken yet.
     pub(super) output: Backlog,
-    pub(super) timer: Option<TimerId>,
     /// The client has said that it sends nothing more, and all that it sent was read.
     pub(super) eof: bool,
     /// It has said so, but not all was read.
@@ -43,7 +40,6 @@ impl Connection {
             is_secure,
             input: Ring::new(),
             output: Backlog::new(),
-            timer: None,
             eof: false,
             is_read_closed: false,
             is_new: true,
@@ -193,13 +189,12 @@ pub(super) enum Response {
 
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) hold: HoldKey,
     /// Counts sessions: with worker and slot the id of the one that this was.
     pub(super) counter: u64,
     pub(super) framing: Framing,
     /// 0 is never.
-    pub(super) keep_alive_ms: u64,
-    pub(super) expires_at_ms: Option<u64>,
+    pub(super) keep_alive_ms: u32,
+    pub(super) expires_at_ms: u64,
     /// With which code a WebSocket is closed then.
     pub(super) expires_code: CloseCode,
     /// When something was last sent.
@@ -236,8 +231,8 @@ mod tests {
     /// A growth here is a growth of every idle connection: change the numbers only on purpose.
     #[test]
     fn idle_connections_are_small() {
-        assert_eq!(size_of::<Connection>(), 72);
-        assert_eq!(size_of::<Held>(), 96);
+        assert_eq!(size_of::<Connection>(), 48);
+        assert_eq!(size_of::<Held>(), 72);
         assert_eq!(size_of::<HeldSocket>(), 56);
     }
 }

@@ -7,6 +7,7 @@ use zhttp::{Envelope, Id, Kind, Packet, PacketError, Payload};
 
 use super::connection::{Framing, Held, State};
 use super::socket::STOPPING;
+use super::timers::NEVER;
 use super::{CloseReason, Output, Transport, Worker};
 use crate::hold::{Delivery, KEEP_ALIVE, Rendering, write_event};
 use crate::http1::BodyEncoder;
@@ -32,10 +33,9 @@ impl Worker {
             Framing::Socket(socket) => (socket.halves.rendering(), false),
         };
         let held = Held {
-            hold: self.members.open((key, rendering), params.channels),
             counter: id.counter,
             framing,
-            keep_alive_ms: params.keep_alive_ms,
+            keep_alive_ms: u32::try_from(params.keep_alive_ms).unwrap_or(u32::MAX),
             expires_at_ms: expiry(now_ms, params.expires_s),
             expires_code: expires_code(params.expires_code),
             sent_ms: now_ms,
@@ -44,8 +44,9 @@ impl Worker {
             notify: params.notify,
             is_reusable: exchange.keep_alive && connection.input.is_empty(),
         };
+        self.members.open((key, rendering), params.channels);
         if params.persistent {
-            self.members.keep_open(held.hold);
+            self.members.keep_open(key);
         }
         self.stats.holds += 1;
         if is_response {
@@ -138,8 +139,7 @@ impl Worker {
         change: &Change<'_>,
     ) -> Result<(), PacketError> {
         let State::Held(held) = &mut self.connections[key.index].state else { return Ok(()) };
-        let hold = held.hold;
-        let mut names: HashSet<&str> = self.members.cursors(hold).map(|(name, _)| name).collect();
+        let mut names: HashSet<&str> = self.members.cursors(key).map(|(name, _)| name).collect();
         for name in change.remove {
             names.remove(name);
         }
@@ -157,10 +157,10 @@ impl Worker {
             held.expires_code = expires_code(code);
         }
         for name in change.remove {
-            self.members.remove(hold, name);
+            self.members.remove(key, name);
         }
         for channel in change.add {
-            self.members.add(hold, channel);
+            self.members.add(key, channel);
         }
         self.rearm(key);
         Ok(())
@@ -222,10 +222,8 @@ impl Worker {
     }
 
     pub(super) fn block_if_full(&mut self, key: Key) {
-        if self.is_full(key)
-            && let State::Held(held) = &self.connections[key.index].state
-        {
-            self.members.handle_blocked(held.hold);
+        if self.is_full(key) {
+            self.members.handle_blocked(key);
         }
     }
 
@@ -319,7 +317,7 @@ impl Worker {
 
     /// A hold is over: its members leave, and a handler that asked for it is told.
     pub(super) fn end_hold(&mut self, held: &mut Held, key: Key) {
-        self.members.close(held.hold);
+        self.members.close(key);
         let id = held.session(self.config.index, key);
         self.end_speech(held, id);
         if !held.notify {
@@ -359,6 +357,6 @@ fn expires_code(code: u16) -> CloseCode {
     CloseCode::new(code).unwrap_or(CloseCode::NORMAL)
 }
 
-fn expiry(now_ms: u64, expires_s: u64) -> Option<u64> {
-    (expires_s > 0).then(|| now_ms.saturating_add(expires_s.saturating_mul(1000)))
+fn expiry(now_ms: u64, expires_s: u64) -> u64 {
+    if expires_s == 0 { NEVER } else { now_ms.saturating_add(expires_s.saturating_mul(1000)) }
 }

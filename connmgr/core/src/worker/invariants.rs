@@ -3,7 +3,7 @@
 use super::connection::{Connection, Framing, State};
 use super::{Mode, Worker};
 use crate::slab::Key;
-use crate::wheel::TICK_MS;
+use crate::wheel::{NEVER_MS, TICK_MS};
 
 impl Worker {
     /// Checks that the tables agree with each other, that buffers are within their limits, and that
@@ -40,15 +40,18 @@ impl Worker {
             return;
         };
         let due_ms = due_ms.div_ceil(TICK_MS).saturating_mul(TICK_MS).max(now_ms);
-        let wakes_ms = self.wheel.next_deadline().expect("each connection has a timer");
-        assert!(wakes_ms <= due_ms, "{key:?}: {expiry:?} is due at {due_ms}, not at {wakes_ms}");
-        let members_ms = self.members.next_deadline().unwrap_or(u64::MAX);
-        assert_eq!(self.next_deadline(), Some(wakes_ms.min(members_ms)), "it wakes up for both");
+        let wakes_ms = self.wheel.next_deadline().unwrap_or(NEVER_MS);
+        assert!(
+            wakes_ms <= due_ms.min(NEVER_MS),
+            "{key:?}: {expiry:?} is due at {due_ms}, not at {wakes_ms}"
+        );
+        let members_ms = self.members.next_deadline().unwrap_or(NEVER_MS);
+        let next_ms = self.next_deadline().unwrap_or(NEVER_MS);
+        assert_eq!(next_ms, wakes_ms.min(members_ms), "it wakes up for both");
     }
 
     fn check_connection(&self, key: Key, connection: &Connection) {
-        let timer = connection.timer.expect("a connection has a timer");
-        assert!(self.wheel.is_armed(timer), "the timer of {key:?} runs");
+        assert!(self.wheel.is_armed(key.index), "the timer of {key:?} runs");
         assert!(connection.output.len() <= self.output_bytes_max(), "unsent bytes are bounded");
         let blocks_max = connection.output.len() + 2 * self.pool.block_bytes();
         assert!(connection.output.capacity() < blocks_max, "so is their memory");

@@ -206,7 +206,7 @@ pub struct Worker {
     connections: Slab<Connection>,
     /// How many of them are in req mode.
     req_connections: usize,
-    wheel: Wheel<Key>,
+    wheel: Wheel,
     pool: Pool,
     members: Members,
     /// What compresses the messages of WebSockets.

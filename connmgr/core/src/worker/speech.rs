@@ -274,7 +274,7 @@ impl Worker {
             path: &speech.path,
             number: speech.number.into(),
             context: &held.context,
-            channels: self.members.cursors(held.hold).count() as u64,
+            channels: self.members.cursors(key).count() as u64,
             // Written from the messages.
             bodies: zhttp::hold::Said::default(),
         };

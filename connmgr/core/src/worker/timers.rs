@@ -98,10 +98,9 @@ impl Worker {
     pub fn handle_timeout(&mut self, now_ms: u64, transport: &mut impl Transport) {
         self.members.handle_timeout(now_ms);
         let mut steps = TIMER_STEPS_PER_TURN;
-        while let Some(key) = self.wheel.pop_expired(now_ms, &mut steps) {
-            let Some(connection) = self.connections.get_mut(key) else { continue };
-            connection.timer = None;
-            let (due_ms, expiry) = self.next_expiry(&self.connections[key.index]);
+        while let Some(index) = self.wheel.pop_expired(now_ms, &mut steps) {
+            let key = self.connections.key_at(index).expect("timers go with their connection");
+            let (due_ms, expiry) = self.next_expiry(&self.connections[index]);
             if due_ms <= now_ms {
                 self.expire(now_ms, transport, key, expiry);
             }
@@ -122,11 +121,7 @@ impl Worker {
     pub(super) fn rearm(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         let (due_ms, _) = self.next_expiry(connection);
-        let connection = &mut self.connections[key.index];
-        match connection.timer {
-            Some(timer) if self.wheel.reschedule(timer, due_ms) => {}
-            Some(_) | None => connection.timer = Some(self.wheel.insert(due_ms, key)),
-        }
+        self.wheel.arm(key.index, due_ms);
     }
 
     /// The next thing that is due for a connection, and when; of two at once the first named here.
@@ -196,11 +191,11 @@ impl Worker {
     /// The same of one that is held, and takes something or not.
     fn next_held_expiry(&self, held: &Held, is_blocked: bool) -> (u64, Expiry) {
         let stuck_ms = held.progress_ms.saturating_add(self.config.timeouts.stream_ms);
-        let silent_ms = held.sent_ms.saturating_add(held.keep_alive_ms);
+        let silent_ms = held.sent_ms.saturating_add(held.keep_alive_ms.into());
         let said = held.speech().and_then(Speech::due);
         let (said_ms, close) = said.unwrap_or((NEVER, CLIENT_IDLE));
         earliest([
-            (held.expires_at_ms.unwrap_or(NEVER), Expiry::EndHold),
+            (held.expires_at_ms, Expiry::EndHold),
             (said_ms, Expiry::EndHeld(close)),
             (if is_blocked { stuck_ms } else { NEVER }, Expiry::Close(CloseReason::TimedOut)),
             (if held.keep_alive_ms > 0 { silent_ms } else { NEVER }, Expiry::KeepHold),
@@ -241,7 +236,7 @@ impl Worker {
 }
 
 /// A deadline that does not come.
-const NEVER: u64 = u64::MAX;
+pub(super) const NEVER: u64 = u64::MAX;
 
 fn earliest<const N: usize>(expiries: [(u64, Expiry); N]) -> (u64, Expiry) {
     let first = expiries.into_iter().min_by_key(|(due_ms, _)| *due_ms);

@@ -125,7 +125,7 @@ impl Worker {
             State::Held(held) => {
                 let is_socket = matches!(held.framing, Framing::Socket(_));
                 if unsent == 0 {
-                    self.members.handle_drained(held.hold);
+                    self.members.handle_drained(key);
                 }
                 if is_socket {
                     self.say(now_ms, key);
@@ -234,9 +234,7 @@ impl Worker {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.stats.closed[reason as usize] += 1;
         self.req_connections -= usize::from(connection.mode == Mode::Req);
-        if let Some(timer) = connection.timer {
-            self.wheel.cancel(timer);
-        }
+        self.wheel.disarm(key.index);
         connection.input.clear(&mut self.pool);
         connection.output.clear(&mut self.pool);
         self.leave(connection.state, key);

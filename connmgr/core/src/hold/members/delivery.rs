@@ -13,9 +13,9 @@ use zhttp::composite::HashedNames;
 use super::super::MissingRun;
 use super::super::batch::{Batch, Entry};
 use super::super::catchup::Next;
-use super::super::channel::Place;
+use super::super::channel::{Channel, Place};
 use super::super::{Rendering, message, sse};
-use super::{Delivery, DeliveryBytes, HoldKey, Job, Members};
+use super::{Delivery, DeliveryBytes, Job, Members};
 use crate::slab::{Key, NONE};
 
 /// Members that one job looks at before another has its turn, those who get nothing among them.
@@ -126,22 +126,24 @@ impl Members {
     }
 
     fn step_fanout(&mut self, key: Key) -> Step {
-        let fanout = self.channels.get_mut(key).and_then(|channel| channel.fanout.as_mut());
+        let fanout = self.channels.get_mut(key).and_then(Channel::fanout_mut);
         let Some(fanout) = fanout else { return Step::Over(Some(key)) };
         let Some(index) = fanout.due.pop() else { return Step::Over(Some(key)) };
         let (from, batch) = (fanout.from, Rc::clone(&fanout.batch));
-        let member = &mut self.members[index];
-        if self.holds[member.hold].blocked {
-            member.place = Place::Stalled(from);
+        if self.holds[self.members[index].hold].blocked {
+            self.members[index].place = Place::Stalled(self.own(from));
             return Step::Pass;
         }
+        let member = &mut self.members[index];
         member.place = self.channels[member.channel].join_live(index);
         Step::Write(self.delivery(index, &batch, batch.start()))
     }
 
     fn step_catchup(&mut self, key: Key) -> Step {
-        let Some(channel) = self.channels.get_mut(key) else { return Step::Over(Some(key)) };
-        match channel.catchups.next(&channel.behind) {
+        let channel = self.channels.get_mut(key).filter(|channel| channel.motion().is_some());
+        let Some(channel) = channel else { return Step::Over(Some(key)) };
+        let motion = channel.moving();
+        match motion.catchups.next(&motion.behind) {
             Next::Events(index, batch, entry) => {
                 self.displace(index);
                 self.place(index, batch.last());
@@ -178,10 +180,9 @@ impl Members {
     }
 
     /// Finishes a hold that has no open channel, if that is still so.
-    fn deliver_end(&self, key: HoldKey) -> Option<Delivery> {
-        let hold = self.holds.get(key).filter(|hold| hold.open == 0 && hold.members != NONE)?;
-        let bytes = DeliveryBytes::Own(Vec::new());
-        Some(Delivery { hold: key, connection: hold.connection, bytes, end: true })
+    fn deliver_end(&self, key: Key) -> Option<Delivery> {
+        self.hold(key).filter(|hold| hold.open == 0 && hold.members != NONE)?;
+        Some(Delivery { connection: key, bytes: DeliveryBytes::Own(Vec::new()), end: true })
     }
 
     /// The delivery of a batch from some place on, to a member that has just been moved behind it.
@@ -192,11 +193,9 @@ impl Members {
         let (shared, start) = batch.rendered_from(entry, rendering, &mut self.pool);
         let is_only = self.members[index].next == NONE && self.holds[hold].members == index;
         if is_only || rendering.is_the_same_for_all() {
-            let connection = self.holds[hold].connection;
-            let finished = batch.ends() && self.finish(index);
-            let hold = self.holds.key_at(hold).expect("members have a hold");
+            let end = batch.ends() && self.finish(index);
             let bytes = DeliveryBytes::Shared(shared, start);
-            return Delivery { hold, connection, bytes, end: finished };
+            return Delivery { connection: self.connection(index), bytes, end };
         }
         self.hash_names(hold);
         let mut out = Vec::with_capacity(shared.len() - start);
@@ -210,13 +209,7 @@ impl Members {
     }
 
     fn own_delivery(&self, index: u32, out: Vec<u8>, end: bool) -> Delivery {
-        let hold = self.members[index].hold;
-        Delivery {
-            hold: self.holds.key_at(hold).expect("members have a hold"),
-            connection: self.holds[hold].connection,
-            bytes: DeliveryBytes::Own(out),
-            end,
-        }
+        Delivery { connection: self.connection(index), bytes: DeliveryBytes::Own(out), end }
     }
 
     /// Writes the id that a connection gets with an event of one of its channels: the cursor, or all

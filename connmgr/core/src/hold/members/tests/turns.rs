@@ -87,7 +87,7 @@ fn a_catch_up_is_bounded_and_goes_on_in_parts() {
 #[test]
 fn a_crowd_that_comes_back_does_not_hold_up_another_channel() {
     let mut members = members();
-    let holds: Vec<HoldKey> =
+    let holds: Vec<Key> =
         (0..1000).map(|index| open(&mut members, index, &[("o:a", at(0))])).collect();
     open(&mut members, 5000, &[("o:b", at(0))]);
     wants(&mut members, 0);
@@ -155,7 +155,7 @@ fn a_run_that_reaches_back_is_for_those_who_stand_before_what_waits() {
 #[test]
 fn who_leaves_in_the_middle_of_a_fan_out_is_not_missed() {
     let mut members = members();
-    let holds: Vec<HoldKey> =
+    let holds: Vec<Key> =
         (0..4).map(|index| open(&mut members, index, &[("o:a", at(0))])).collect();
     head(&mut members, "o:a", at(0));
     events(&mut members, "o:a", 0, 1, false);
