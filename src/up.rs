@@ -159,10 +159,11 @@ fn serve<S: Store>(
     failed.map_or(Ok(()), Err)
 }
 
-/// Returns when a thread of the edge has ended though nobody stopped it.
+/// Tends the edge. Returns when a thread of it has ended though nobody stopped it.
 async fn edge_failed(edge: &Edge) {
     let mut looks = tokio::time::interval(EDGE_LOOK_INTERVAL);
     while !edge.has_failed() {
+        edge.tend();
         looks.tick().await;
     }
 }

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::hub::{HubLoop, WorkerQueues};
 use crate::listener::{self, Bound, ListenError, Listener};
+use crate::memory::Memory;
 use crate::metrics::{self, Metrics, MetricsServer, ThreadMetrics};
 use crate::observe::ObserveError;
 use crate::queue::Queue;
@@ -95,6 +96,7 @@ pub struct Edge {
     drain_timeout: Duration,
     addresses: Vec<SocketAddr>,
     metrics: Metrics,
+    memory: Memory,
     /// For listeners with TLS.
     tls: Option<Tls>,
     /// Answers until the edge has ended.
@@ -139,6 +141,7 @@ impl Edge {
             drain_timeout: config.timeouts.drain,
             addresses: bound.iter().filter_map(Bound::local_addr).collect(),
             metrics,
+            memory: Memory::default(),
             tls,
             _metrics_server: metrics_server,
         };
@@ -209,6 +212,12 @@ impl Edge {
     /// Connections that clients have.
     pub fn connections(&self) -> usize {
         self.shared.connections()
+    }
+
+    /// Does what is due from time to time: to be called once a second. Gives memory back to the system when many clients
+    /// have left.
+    pub fn tend(&self) {
+        self.memory.handle_second(self.connections());
     }
 
     /// Whether a thread of the edge has ended though nobody stopped it.

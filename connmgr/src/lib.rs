@@ -3,7 +3,7 @@
 //! This is the shell around the machines of `forebay-core`: threads, sockets, the command line and
 //! the log. It moves bytes and decides nothing.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod bus;
 mod clock;
@@ -13,6 +13,7 @@ mod edge;
 mod hub;
 pub mod listener;
 pub mod log;
+mod memory;
 pub mod metrics;
 mod observe;
 mod queue;

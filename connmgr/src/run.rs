@@ -12,7 +12,7 @@ use crate::debug_socket;
 use crate::edge::Edge;
 use crate::log::{self, Causes};
 
-/// How often it is looked whether a thread of the edge has failed.
+/// How often it is looked whether a thread of the edge has failed, and the edge is tended.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs an edge until a signal ends it: SIGTERM, SIGINT or SIGQUIT drain it, a second one ends it at
@@ -78,6 +78,7 @@ fn serve(edge: Edge, mut signals: Signals) -> ExitCode {
             tracing::error!("a thread has ended: {}", edge.into_failure());
             return ExitCode::FAILURE;
         }
+        edge.tend();
     }
     tracing::info!("stopping...");
     match edge.drain() {

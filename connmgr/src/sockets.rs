@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
-use forebay_core::Key;
 use forebay_core::worker::{CloseReason, Transport};
+use forebay_core::{Key, Paged};
 use mio::{Interest, Registry, Token};
 use rustls::ServerConfig;
 
@@ -54,9 +54,9 @@ struct Slot {
 /// Sockets by the place of their connection in the machine's table.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    slots: Vec<Option<Slot>>,
-    /// By the same places, as far as there are sockets with TLS.
-    sessions: Vec<Option<Box<Session>>>,
+    slots: Paged<Slot>,
+    /// By the same places.
+    sessions: Paged<Box<Session>>,
     /// Steps of handshakes that may be done in this turn.
     handshake_steps: Steps,
     /// What all sockets together have taken.
@@ -78,20 +78,14 @@ impl Sockets {
         let session = tls.map(Session::new).transpose().map_err(io::Error::other)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, Token(key.to_u64() as usize), interest)?;
-        let index = key.index as usize;
-        if self.slots.len() <= index {
-            self.slots.resize_with(index + 1, || None);
-        }
         let is_tls = session.is_some();
-        if is_tls && self.sessions.len() <= index {
-            self.sessions.resize_with(index + 1, || None);
-        }
         if let Some(session) = session {
-            self.sessions[index] = Some(Box::new(session));
+            self.sessions.insert(key.index, Box::new(session));
         }
         let generation = key.generation;
         let (is_read_closed, is_writable) = (false, false);
-        self.slots[index] = Some(Slot { generation, is_read_closed, is_writable, is_tls, stream });
+        let slot = Slot { generation, is_read_closed, is_writable, is_tls, stream };
+        self.slots.insert(key.index, slot);
         Ok(())
     }
 
@@ -105,11 +99,8 @@ impl Sockets {
         }
         // The kernel forgets a closed socket by itself.
         let _ = registry.deregister(&mut slot.stream);
-        let index = key.index as usize;
-        self.slots[index] = None;
-        if let Some(session) = self.sessions.get_mut(index) {
-            *session = None;
-        }
+        self.slots.remove(key.index);
+        self.sessions.remove(key.index);
     }
 
     /// A turn begins: handshakes may go on.
@@ -192,12 +183,13 @@ impl Sockets {
     }
 
     fn get(&mut self, key: Key) -> Option<(&mut Slot, Option<&mut Session>)> {
-        let index = key.index as usize;
         // The place may have another's socket by now.
         let is_its_own = |slot: &&mut Slot| slot.generation == key.generation;
-        let slot = self.slots.get_mut(index)?.as_mut().filter(is_its_own)?;
-        let session = if slot.is_tls { self.sessions.get_mut(index)?.as_deref_mut() } else { None };
-        Some((slot, session))
+        let slot = self.slots.get_mut(key.index).filter(is_its_own)?;
+        if !slot.is_tls {
+            return Some((slot, None));
+        }
+        Some((slot, Some(&mut **self.sessions.get_mut(key.index)?)))
     }
 }
 
@@ -238,7 +230,7 @@ impl Transport for Sockets {
     }
 
     fn peer(&self, key: Key) -> Option<SocketAddr> {
-        let slot = self.slots.get(key.index as usize)?.as_ref()?;
+        let slot = self.slots.get(key.index)?;
         if slot.generation == key.generation { slot.stream.peer_addr() } else { None }
     }
 }

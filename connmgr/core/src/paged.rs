@@ -15,22 +15,29 @@ const PAGE_PLACES: usize = CHUNK_ENTRIES;
 /// A place takes the size of an `Option<T>`, so a `T` with a niche costs no more than itself; and a page, 16 bytes.
 #[derive(Debug)]
 pub struct Paged<T> {
-    pages: Vec<Option<Page<T>>>,
+    pages: Vec<Page<T>>,
     /// The memory of the last page that went: one that is empty again and again is not made each time.
-    spare: Option<Box<[Option<T>]>>,
+    spare: Box<[Option<T>]>,
     len: usize,
 }
 
 #[derive(Debug)]
 struct Page<T> {
+    /// None at all while the page is not there.
     values: Box<[Option<T>]>,
     /// How many there are.
-    taken: u32,
+    taken: usize,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Page { values: Box::default(), taken: 0 }
+    }
 }
 
 impl<T> Default for Paged<T> {
     fn default() -> Self {
-        Paged { pages: Vec::new(), spare: None, len: 0 }
+        Paged { pages: Vec::new(), spare: Box::default(), len: 0 }
     }
 }
 
@@ -48,20 +55,20 @@ impl<T> Paged<T> {
     /// The value at that index.
     pub fn get(&self, index: u32) -> Option<&T> {
         let (page, place) = place_of(index);
-        self.pages.get(page)?.as_ref()?.values[place].as_ref()
+        self.pages.get(page)?.values.get(place)?.as_ref()
     }
 
     /// The value at that index.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let (page, place) = place_of(index);
-        self.pages.get_mut(page)?.as_mut()?.values[place].as_mut()
+        self.pages.get_mut(page)?.values.get_mut(place)?.as_mut()
     }
 
     /// All values with their indices, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let pages = self.pages.iter().enumerate();
         let places = pages.flat_map(|(number, page)| {
-            let values = page.iter().flat_map(|page| page.values.iter()).enumerate();
+            let values = page.values.iter().enumerate();
             values.map(move |(place, value)| (number * PAGE_PLACES + place, value.as_ref()))
         });
         places.filter_map(|(index, value)| Some((u32::try_from(index).ok()?, value?)))
@@ -70,31 +77,40 @@ impl<T> Paged<T> {
     /// Puts a value at that index; says which one was there.
     pub fn insert(&mut self, index: u32, value: T) -> Option<T> {
         let (number, place) = place_of(index);
-        if self.pages.len() <= number {
-            self.pages.resize_with(number + 1, || None);
+        if self.pages.get(number).is_none_or(|page| page.taken == 0) {
+            self.make_page(number);
         }
-        let spare = &mut self.spare;
-        let page = self.pages[number].get_or_insert_with(|| {
-            let values = spare.take().unwrap_or_else(|| (0..PAGE_PLACES).map(|_| None).collect());
-            Page { values, taken: 0 }
-        });
+        let page = &mut self.pages[number];
         let before = page.values[place].replace(value);
-        page.taken += u32::from(before.is_none());
-        self.len += usize::from(before.is_none());
+        if before.is_none() {
+            page.taken += 1;
+            self.len += 1;
+        }
         before
     }
 
     /// Takes the value at that index out.
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let (number, place) = place_of(index);
-        let page = self.pages.get_mut(number)?.as_mut()?;
-        let value = page.values[place].take()?;
+        let page = self.pages.get_mut(number)?;
+        let value = page.values.get_mut(place)?.take()?;
         self.len -= 1;
         page.taken -= 1;
         if page.taken == 0 {
-            self.spare = self.pages[number].take().map(|page| page.values);
+            self.spare = std::mem::take(&mut page.values);
         }
         Some(value)
+    }
+
+    #[cold]
+    fn make_page(&mut self, number: usize) {
+        if self.pages.len() <= number {
+            self.pages.resize_with(number + 1, Page::default);
+        }
+        let spare = std::mem::take(&mut self.spare);
+        let is_made = !spare.is_empty();
+        self.pages[number].values =
+            if is_made { spare } else { (0..PAGE_PLACES).map(|_| None).collect() };
     }
 }
 
@@ -141,7 +157,8 @@ mod tests {
                 prop_assert_eq!(paged.get(index), oracle.get(&index));
                 let mut pages: Vec<u32> = oracle.keys().map(|index| index / 1024).collect();
                 pages.dedup();
-                prop_assert_eq!(paged.pages.iter().flatten().count(), pages.len());
+                let made = paged.pages.iter().filter(|page| !page.values.is_empty());
+                prop_assert_eq!(made.count(), pages.len());
             }
             prop_assert!(paged.iter().eq(oracle.iter().map(|(index, value)| (*index, value))));
         }

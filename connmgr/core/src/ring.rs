@@ -21,6 +21,7 @@
 pub struct Pool {
     blocks: Vec<Box<[u8]>>,
     /// Of rings that are empty: without blocks.
+    #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
     spares: Vec<Box<Filled>>,
     block_bytes: usize,
     blocks_kept_max: usize,

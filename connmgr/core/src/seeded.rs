@@ -4,7 +4,6 @@
 //! the seed is theirs to be given, and a simulation gives a fixed one. The function is the standard
 //! library's keyless SipHash, fed the seed first.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 
 /// Makes hashers from a seed.
@@ -20,9 +19,6 @@ impl BuildHasher for Seed {
         hasher
     }
 }
-
-/// A map that only the seed makes unpredictable.
-pub(crate) type SeededMap<K, V> = HashMap<K, V, Seed>;
 
 /// The rendezvous score of `node` for `name`: of several nodes the highest is the one to take, so
 /// that a node that comes or goes moves only what must move. Every edge computes the same.

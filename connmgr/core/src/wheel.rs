@@ -119,10 +119,14 @@ impl Wheel {
     ///
     /// Every deadline is accepted. One of [`NEVER_MS`] or later does not fire.
     pub fn arm(&mut self, index: u32, deadline_ms: u64) {
+        let tick = deadline_ms.div_ceil(TICK_MS);
         if let Some(&entry) = self.entries.get(index) {
             self.unlink(entry);
+            self.entries[index] = self.link(index, tick);
+        } else {
+            let entry = self.link(index, tick);
+            self.entries.insert(index, entry);
         }
-        self.link(index, deadline_ms.div_ceil(TICK_MS));
     }
 
     /// Disarms the timer of that index. Says whether it was armed.
@@ -167,7 +171,7 @@ impl Wheel {
             }
             let entry = self.entries[index];
             self.unlink(entry);
-            self.link(index, entry.when.tick());
+            self.entries[index] = self.link(index, entry.when.tick());
         }
         // Nothing occupied begins at or before `now`, so every entry is on the same level as seen from there.
         self.position = self.position.max(now);
@@ -179,15 +183,19 @@ impl Wheel {
     /// That is the first of the lowest level, unless the wheel stands in the slot of a higher level, which it then is
     /// emptying: what is left in there may be due before anything below.
     fn next_slot(&self) -> Option<NextSlot> {
-        let standing = (1..LEVELS).find(|&level| {
-            self.occupied >> level & 1 == 1
-                && self.levels[level].occupied >> slot_of(self.position, level) & 1 == 1
-        });
-        let level = match standing {
-            Some(level) => level,
-            None if self.occupied == 0 => return None,
-            None => self.occupied.trailing_zeros() as usize,
-        };
+        if self.occupied == 0 {
+            return None;
+        }
+        let mut level = self.occupied.trailing_zeros() as usize;
+        let mut higher = self.occupied & !1;
+        while higher != 0 {
+            let standing = higher.trailing_zeros() as usize;
+            if self.levels[standing].occupied >> slot_of(self.position, standing) & 1 == 1 {
+                level = standing;
+                break;
+            }
+            higher &= higher - 1;
+        }
         let slot = self.levels[level].occupied.trailing_zeros() as usize;
         debug_assert!(slot >= slot_of(self.position, level), "the wheel has passed a slot");
         // The groups above the level are those of the position, the groups below are zero.
@@ -197,8 +205,9 @@ impl Wheel {
         Some(NextSlot { level, start, first: self.levels[level].slots[slot] })
     }
 
-    /// Puts the timer of an index, which is in no slot, into the one of `tick`, as seen from the position.
-    fn link(&mut self, index: u32, tick: u64) {
+    /// Puts the timer of an index, which is in no slot, into the one of `tick`, as seen from the position. The caller keeps
+    /// the entry.
+    fn link(&mut self, index: u32, tick: u64) -> Entry {
         let tick = tick.clamp(self.position, TICK_NEVER);
         let level = level_of(tick, self.position);
         let slot = slot_of(tick, level);
@@ -206,10 +215,10 @@ impl Wheel {
         if next != NONE {
             self.entries[next].prev = index;
         }
-        self.entries.insert(index, Entry { when: When::new(tick, level, slot), next, prev: NONE });
         self.levels[level].slots[slot] = index;
         self.levels[level].occupied |= 1 << slot;
         self.occupied |= 1 << level;
+        Entry { when: When::new(tick, level, slot), next, prev: NONE }
     }
 
     /// Takes an entry out of its slot. The caller links it again or forgets it.

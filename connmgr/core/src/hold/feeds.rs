@@ -17,13 +17,16 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use zhttp::Cursor;
 
+use super::names::Names;
 use super::run::Run;
 use super::tail::Tail;
 use super::{Fed, MissingRun, Want};
-use crate::seeded::{Seed, SeededMap, rendezvous};
+use crate::seeded::rendezvous;
 use crate::slab::{Key, Slab};
+use crate::wheel::Wheel;
 
 /// Channels that one `feed` or `unfeed` packet names at most: keeps it below 256 KiB.
 const FEED_CHANNELS_MAX: usize = 1000;
@@ -33,6 +36,9 @@ const FEED_CHANNELS_MAX: usize = 1000;
 /// event and no head would ever tell. A feeder names each channel in its heads every 10 s (H-44), so
 /// this is two of those, lost, and half of one.
 const SILENCE_MS: u64 = 25_000;
+
+/// Channels that are looked at in one turn because their time has come.
+const CHECKS_PER_TURN: usize = 1000;
 
 /// The identity of a feeder.
 pub(super) type FeederId = Arc<[u8]>;
@@ -69,23 +75,30 @@ pub enum FeedsOutput {
     Worker(u16, Fed),
 }
 
+/// A channel. Most are quiet, and have no more than this.
 #[derive(Debug)]
 struct Channel {
     name: Arc<str>,
     /// The workers that have members in it.
-    workers: Vec<u16>,
-    /// When it is let go, for no worker has members.
-    linger_until_ms: Option<u64>,
+    workers: SmallVec<[u16; 8]>,
     feeder: Option<FeederId>,
-    /// When the feeder has said something of it, since it was asked to feed it.
-    heard_ms: Option<u64>,
-    /// When it is looked at whether the feeder does feed it.
-    check_ms: Option<u64>,
+    /// When the feeder has said something of it, since it was asked to feed it. ([`NEVER`]: it has not.)
+    heard_ms: u64,
+    /// When it is looked at whether the feeder does feed it. ([`NEVER`]: it has no feeder.)
+    check_ms: u64,
     /// The last event that was heard of.
     known: Option<Cursor>,
     /// It is here, and an END.
     has_end: bool,
-    /// The last such event of which the feeder was told because it named an older one.
+    extra: Option<Box<Extra>>,
+}
+
+/// What a channel has that is not quiet, or was not lately.
+#[derive(Debug, Default)]
+struct Extra {
+    /// When it is let go, for no worker has members.
+    linger_until_ms: Option<u64>,
+    /// The last event of which the feeder was told because it named an older one.
     doubted: Option<Cursor>,
     tail: Tail,
     /// Ranges on their way, by the cursor they follow.
@@ -93,10 +106,45 @@ struct Channel {
 }
 
 impl Channel {
+    fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Forgets what it does not need any more.
+    fn rest(&mut self) {
+        let known = self.known;
+        self.extra.take_if(|extra| {
+            let Extra { linger_until_ms, doubted, tail, ranges } = &**extra;
+            let is_doubted = doubted.is_some() && *doubted == known;
+            linger_until_ms.is_none() && !is_doubted && tail.is_empty() && ranges.is_empty()
+        });
+    }
+
+    fn linger_until_ms(&self) -> Option<u64> {
+        self.extra.as_ref()?.linger_until_ms
+    }
+
+    fn doubted(&self) -> Option<Cursor> {
+        self.extra.as_ref()?.doubted
+    }
+
+    fn tail_bytes(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.tail.bytes())
+    }
+
+    fn range_mut(&mut self, after: Cursor) -> Option<&mut RangeState> {
+        self.extra.as_mut()?.ranges.get_mut(&after)
+    }
+
+    /// When something is to be done with it.
+    fn due_ms(&self) -> u64 {
+        self.check_ms.min(self.linger_until_ms().unwrap_or(NEVER))
+    }
+
     /// Whether the log is shorter than it was, for all that its feeder can know, who does not know how long it was.
     fn must_doubt(&self, from: &[u8], head: Cursor) -> bool {
         let is_shorter = Some(head) < self.known && !self.has_end;
-        is_shorter && self.feeder.as_deref() == Some(from) && self.doubted != self.known
+        is_shorter && self.feeder.as_deref() == Some(from) && self.doubted() != self.known
     }
 
     /// Hears of an event that may be missing here. Says whether it is new.
@@ -127,28 +175,26 @@ struct Feeder {
     waiting: VecDeque<(Key, Cursor)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Linger(Key),
-    Check(Key),
-    Range(Key, Cursor),
-}
-
 /// The machine.
 #[derive(Debug)]
 pub struct Feeds {
     config: FeedsConfig,
-    names: SeededMap<Arc<str>, Key>,
+    names: Names,
     channels: Slab<Channel>,
+    /// When something is to be done with each.
+    wheel: Wheel,
     feeders: BTreeMap<FeederId, Feeder>,
     /// Ranges that wait for any feeder to come.
     unplaced: VecDeque<(Key, Cursor)>,
     /// Feeders whose waiting ranges are to be looked at: one came, or a place is free.
     stirred: Vec<FeederId>,
-    timers: BTreeSet<(u64, Timer)>,
+    /// When the answers to ranges are late.
+    range_timers: BTreeSet<(u64, Key, Cursor)>,
     outputs: VecDeque<FeedsOutput>,
+    /// The places of channels that have a tail.
+    tails: BTreeSet<u32>,
     tails_bytes: usize,
-    /// The place of the tail that gives way next when all tails take too much.
+    /// From which place on a tail gives way next when all tails take too much.
     clock_hand: u32,
 }
 
@@ -157,13 +203,15 @@ impl Feeds {
     pub fn new(config: FeedsConfig) -> Self {
         Feeds {
             config,
-            names: SeededMap::with_hasher(Seed(config.seed)),
+            names: Names::new(config.seed),
             channels: Slab::default(),
+            wheel: Wheel::new(0),
             feeders: BTreeMap::new(),
             unplaced: VecDeque::new(),
             stirred: Vec::new(),
-            timers: BTreeSet::new(),
+            range_timers: BTreeSet::new(),
             outputs: VecDeque::new(),
+            tails: BTreeSet::new(),
             tails_bytes: 0,
             clock_hand: 0,
         }
@@ -181,72 +229,73 @@ impl Feeds {
 
     /// The name of a channel that is followed, to be shared.
     pub fn name(&self, name: &str) -> Option<Arc<str>> {
-        let key = self.names.get(name)?;
+        let key = self.find(name)?;
         Some(Arc::clone(&self.channels[key.index].name))
     }
 
     /// Takes what a worker wants.
     pub fn handle_want(&mut self, now_ms: u64, worker: u16, want: Want) {
         match want {
-            Want::Open(name) => self.open(now_ms, worker, name),
+            Want::Open(name) => self.open(now_ms, worker, &name),
             Want::Close(name) => {
-                let Some(&key) = self.names.get(&name) else { return };
+                let Some(key) = self.find(&name) else { return };
                 let channel = &mut self.channels[key.index];
                 channel.workers.retain(|other| *other != worker);
-                if channel.workers.is_empty() && channel.linger_until_ms.is_none() {
+                if channel.workers.is_empty() && channel.linger_until_ms().is_none() {
                     let until_ms = now_ms + self.config.linger_ms;
-                    channel.linger_until_ms = Some(until_ms);
-                    self.timers.insert((until_ms, Timer::Linger(key)));
+                    channel.extra_mut().linger_until_ms = Some(until_ms);
+                    self.rearm(key);
                 }
             }
             Want::Range(name, after) => {
-                if let Some(&key) = self.names.get(&name) {
+                if let Some(key) = self.find(&name) {
                     self.handle_range_wanted(now_ms, worker, key, after);
                 }
             }
         }
     }
 
-    fn open(&mut self, now_ms: u64, worker: u16, name: Arc<str>) {
-        let key = match self.names.get(&name) {
-            Some(&key) => key,
+    fn open(&mut self, now_ms: u64, worker: u16, name: &Arc<str>) {
+        let key = match self.find(name) {
+            Some(key) => key,
             None => self.insert(now_ms, name),
         };
         let channel = &mut self.channels[key.index];
         if !channel.workers.contains(&worker) {
             channel.workers.push(worker);
         }
-        if let Some(until_ms) = channel.linger_until_ms.take() {
-            self.timers.remove(&(until_ms, Timer::Linger(key)));
+        if let Some(extra) = &mut channel.extra {
+            extra.linger_until_ms = None;
+            channel.rest();
+            self.rearm(key);
         }
+        let channel = &self.channels[key.index];
         if let Some(known) = channel.known {
             let fed = Fed::Head(Arc::clone(&channel.name), known);
             self.outputs.push_back(FeedsOutput::Worker(worker, fed));
         }
     }
 
-    fn insert(&mut self, now_ms: u64, name: Arc<str>) -> Key {
+    fn insert(&mut self, now_ms: u64, name: &Arc<str>) -> Key {
         let key = self.channels.insert(Channel {
-            name: Arc::clone(&name),
-            workers: Vec::new(),
-            linger_until_ms: None,
-            feeder: self.ranked(&name, 0),
-            heard_ms: None,
-            check_ms: None,
+            name: Arc::clone(name),
+            workers: SmallVec::new(),
+            feeder: self.ranked(name, 0),
+            heard_ms: NEVER,
+            check_ms: NEVER,
             known: None,
             has_end: false,
-            doubted: None,
-            tail: Tail::default(),
-            ranges: BTreeMap::new(),
+            extra: None,
         });
-        self.names.insert(name, key);
+        self.names.insert(name, key.index, |index| &self.channels[index].name);
         self.feed(now_ms, key);
         key
     }
 
     fn handle_range_wanted(&mut self, now_ms: u64, worker: u16, key: Key, after: Cursor) {
         let channel = &mut self.channels[key.index];
-        if let Some(runs) = channel.tail.after(after) {
+        let extra = channel.extra.get_or_insert_default();
+        if let Some(runs) = extra.tail.after(after) {
             let mut bytes = 0;
             for run in runs {
                 if bytes > 0 && bytes + run.bytes() > self.config.range_bytes_max {
@@ -258,7 +307,7 @@ impl Feeds {
             }
             return;
         }
-        if let Entry::Vacant(entry) = channel.ranges.entry(after) {
+        if let Entry::Vacant(entry) = extra.ranges.entry(after) {
             entry.insert(RangeState { asked: None, attempts: 0 });
             self.place_range(key, after);
             self.ask_waiting(now_ms);
@@ -279,9 +328,10 @@ impl Feeds {
         let mut ranges = Vec::from(left.waiting);
         let keys: Vec<Key> = self.channels.keys().collect();
         for key in keys {
-            for (after, range) in &mut self.channels[key.index].ranges {
+            let Some(extra) = &mut self.channels[key.index].extra else { continue };
+            for (after, range) in &mut extra.ranges {
                 if let Some((_, due)) = range.asked.take_if(|(id, _)| id == feeder) {
-                    self.timers.remove(&(due, Timer::Range(key, *after)));
+                    self.range_timers.remove(&(due, key, *after));
                     ranges.push((key, *after));
                 }
             }
@@ -329,20 +379,32 @@ impl Feeds {
         Some(Arc::clone(order[place % order.len()]))
     }
 
+    /// Sets the timer of a channel.
+    fn rearm(&mut self, key: Key) {
+        match self.channels[key.index].due_ms() {
+            NEVER => drop(self.wheel.disarm(key.index)),
+            due_ms => self.wheel.arm(key.index, due_ms),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Key> {
+        let index = self.names.get(name, |index| &self.channels[index].name)?;
+        self.channels.key_at(index)
+    }
+
     /// Asks the channel's feeder to feed it.
     fn feed(&mut self, now_ms: u64, key: Key) {
         let channel = &mut self.channels[key.index];
-        channel.heard_ms = None;
-        if let Some(check_ms) = channel.check_ms.take() {
-            self.timers.remove(&(check_ms, Timer::Check(key)));
-        }
-        let Some(feeder) = channel.feeder.clone() else { return };
+        channel.heard_ms = NEVER;
+        let Some(feeder) = channel.feeder.clone() else {
+            channel.check_ms = NEVER;
+            return self.rearm(key);
+        };
         // Who has the END wants nothing before the log goes on, and that log may go any time (H-41).
         let head = channel.known.filter(|_| !channel.has_end);
         let entry = (Arc::clone(&channel.name), head);
-        let check_ms = now_ms + self.config.answer_timeout_ms;
-        channel.check_ms = Some(check_ms);
-        self.timers.insert((check_ms, Timer::Check(key)));
+        channel.check_ms = now_ms + self.config.answer_timeout_ms;
+        self.rearm(key);
         if let Some(FeedsOutput::Feed(to, names)) = self.outputs.back_mut()
             && *to == feeder
             && names.len() < FEED_CHANNELS_MAX
@@ -356,9 +418,8 @@ impl Feeds {
     /// Lets a range wait for the feeder that it is to be asked of.
     fn place_range(&mut self, key: Key, after: Cursor) {
         let Some(channel) = self.channels.get(key) else { return };
-        let Some(range) = channel.ranges.get(&after).filter(|range| range.asked.is_none()) else {
-            return;
-        };
+        let range = channel.extra.as_ref().and_then(|extra| extra.ranges.get(&after));
+        let Some(range) = range.filter(|range| range.asked.is_none()) else { return };
         match self.ranked(&channel.name, range.attempts) {
             Some(id) => {
                 let feeder = self.feeders.get_mut(&id).expect("ranked feeders are present");
@@ -389,12 +450,12 @@ impl Feeds {
                 && let Some((key, after)) = feeder.waiting.pop_front()
             {
                 let Some(channel) = self.channels.get_mut(key) else { continue };
-                let range = channel.ranges.get_mut(&after);
+                let range = channel.range_mut(after);
                 let Some(range) = range.filter(|range| range.asked.is_none()) else { continue };
                 feeder.in_flight += 1;
                 let due = now_ms + self.config.answer_timeout_ms;
                 range.asked = Some((Arc::clone(&id), due));
-                self.timers.insert((due, Timer::Range(key, after)));
+                self.range_timers.insert((due, key, after));
                 let name = Arc::clone(&channel.name);
                 self.outputs.push_back(FeedsOutput::Range(Arc::clone(&id), name, after));
             }
@@ -409,23 +470,27 @@ impl Feeds {
 
     /// Takes events that a feeder sent.
     pub fn handle_events(&mut self, now_ms: u64, from: &[u8], run: &Arc<Run>) {
-        let Some(&key) = self.names.get(run.channel()) else { return };
+        let Some(key) = self.find(run.channel()) else { return };
         let answered = self.answer(key, |after, _| run.index_after(after).is_some());
         let channel = &mut self.channels[key.index];
         if channel.feeder.as_deref() == Some(from) {
-            channel.heard_ms = Some(now_ms);
+            channel.heard_ms = now_ms;
         }
         let is_last = channel.known <= Some(run.last());
-        let old = channel.tail.end().is_some_and(|end| run.last() <= end);
+        let end = channel.extra.as_ref().and_then(|extra| extra.tail.end());
+        let old = end.is_some_and(|end| run.last() <= end);
         if old && !answered {
             return;
         }
         if is_last {
             channel.known = Some(run.last());
             channel.has_end = run.ends();
-            self.tails_bytes -= channel.tail.bytes();
-            channel.tail.push(run, self.config.tail_bytes_max);
-            self.tails_bytes += channel.tail.bytes();
+            self.tails_bytes -= channel.tail_bytes();
+            channel.extra_mut().tail.push(run, self.config.tail_bytes_max);
+            self.tails_bytes += channel.tail_bytes();
+            if end.is_none() {
+                self.tails.insert(key.index);
+            }
         }
         self.tell(key, &Fed::Events(Arc::clone(run)));
         self.shrink_tails();
@@ -434,7 +499,7 @@ impl Feeds {
 
     /// Takes a gap that a feeder found.
     pub fn handle_gap(&mut self, now_ms: u64, gap: &Arc<MissingRun>) {
-        let Some(&key) = self.names.get(&gap.channel) else { return };
+        let Some(key) = self.find(&gap.channel) else { return };
         self.answer(key, |after, _| gap.concerns(after));
         let channel = &mut self.channels[key.index];
         channel.learn(gap.last_known());
@@ -444,12 +509,12 @@ impl Feeds {
 
     /// Takes the head of a channel that a feeder sent.
     pub fn handle_head(&mut self, now_ms: u64, from: &[u8], name: &str, head: Cursor) {
-        let Some(&key) = self.names.get(name) else { return };
+        let Some(key) = self.find(name) else { return };
         // That nothing is new must come from who was asked: what others say may be older than that.
         self.answer(key, |after, asked| head <= after && asked.is_some_and(|id| **id == *from));
         let channel = &mut self.channels[key.index];
         if channel.feeder.as_deref() == Some(from) {
-            channel.heard_ms = Some(now_ms);
+            channel.heard_ms = now_ms;
         }
         // Workers know of all before; those that come are told when they open the channel.
         if channel.learn(head) {
@@ -457,7 +522,7 @@ impl Feeds {
             self.tell(key, &fed);
         } else if channel.must_doubt(from, head) {
             // Something that a feeder before this one sent may have come after it was asked.
-            channel.doubted = channel.known;
+            channel.extra_mut().doubted = channel.known;
             self.feed(now_ms, key);
         }
         self.ask_waiting(now_ms);
@@ -467,10 +532,12 @@ impl Feeds {
     /// there was one.
     fn answer(&mut self, key: Key, answers: impl Fn(Cursor, Option<&FeederId>) -> bool) -> bool {
         let channel = &mut self.channels[key.index];
-        let answered = channel
+        let Some(extra) = &mut channel.extra else { return false };
+        let answered = extra
             .ranges
             .extract_if(.., |after, range| answers(*after, range.asked.as_ref().map(|(id, _)| id)));
         let answered: Vec<(Cursor, RangeState)> = answered.collect();
+        channel.rest();
         let any = !answered.is_empty();
         for (after, range) in answered {
             self.end_range(key, after, range);
@@ -481,7 +548,7 @@ impl Feeds {
     /// A range is needed no more.
     fn end_range(&mut self, key: Key, after: Cursor, range: RangeState) {
         if let Some((id, due)) = range.asked {
-            self.timers.remove(&(due, Timer::Range(key, after)));
+            self.range_timers.remove(&(due, key, after));
             self.free_place(id);
         }
     }
@@ -495,42 +562,50 @@ impl Feeds {
     /// Lets the tails give way in turn, the oldest events of each first, until they fit.
     fn shrink_tails(&mut self) {
         while self.tails_bytes > self.config.tails_bytes_max {
-            if let Some(key) = self.channels.key_at(self.clock_hand) {
-                let tail = &mut self.channels[key.index].tail;
-                self.tails_bytes -= tail.bytes();
-                tail.pop_oldest();
-                self.tails_bytes += tail.bytes();
+            let next = self.tails.range(self.clock_hand..).next().or(self.tails.first());
+            let index = *next.expect("what takes room is somewhere");
+            self.clock_hand = index.wrapping_add(1);
+            let channel = &mut self.channels[index];
+            self.tails_bytes -= channel.tail_bytes();
+            channel.extra_mut().tail.pop_oldest();
+            self.tails_bytes += channel.tail_bytes();
+            if channel.tail_bytes() == 0 {
+                self.tails.remove(&index);
+                channel.rest();
             }
-            let places = u32::try_from(self.channels.places()).expect("below 2^32 channels");
-            self.clock_hand = (self.clock_hand + 1) % places;
         }
     }
 
     /// Asks again what was not answered, and forgets channels that nobody came back to.
     pub fn handle_timeout(&mut self, now_ms: u64) {
-        while let Some(&(due, timer)) = self.timers.first() {
+        let mut steps = CHECKS_PER_TURN;
+        while let Some(index) = self.wheel.pop_expired(now_ms, &mut steps) {
+            let key = self.channels.key_at(index).expect("timers of what is gone are gone");
+            if self.channels[index].linger_until_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+                self.let_go(key);
+            } else {
+                self.handle_check(now_ms, key);
+            }
+        }
+        while let Some(&(due, key, after)) = self.range_timers.first() {
             if due > now_ms {
                 break;
             }
-            self.timers.pop_first();
-            match timer {
-                Timer::Linger(key) => self.handle_linger(key),
-                Timer::Check(key) => self.handle_check(now_ms, key),
-                Timer::Range(key, after) => self.handle_range_late(key, after),
-            }
+            self.range_timers.pop_first();
+            self.handle_range_late(key, after);
         }
         self.ask_waiting(now_ms);
     }
 
-    /// Nobody came back to a channel: it is let go.
-    fn handle_linger(&mut self, key: Key) {
+    /// Nobody came back to a channel.
+    fn let_go(&mut self, key: Key) {
         let channel = self.channels.remove(key).expect("timers of what is gone are gone");
-        self.names.remove(&channel.name);
-        self.tails_bytes -= channel.tail.bytes();
-        if let Some(check_ms) = channel.check_ms {
-            self.timers.remove(&(check_ms, Timer::Check(key)));
-        }
-        for (after, range) in channel.ranges {
+        self.wheel.disarm(key.index);
+        self.names.remove(&channel.name, key.index);
+        self.tails_bytes -= channel.tail_bytes();
+        self.tails.remove(&key.index);
+        let ranges = channel.extra.into_iter().flat_map(|extra| extra.ranges);
+        for (after, range) in ranges {
             self.end_range(key, after, range);
         }
         if let Some(feeder) = channel.feeder {
@@ -540,22 +615,20 @@ impl Feeds {
 
     /// Asks for a channel again whose feeder has not answered, or has been silent for long.
     fn handle_check(&mut self, now_ms: u64, key: Key) {
-        let channel = self.channels.get_mut(key).expect("timers of what is gone are gone");
-        match channel.heard_ms.map(|heard_ms| heard_ms + SILENCE_MS) {
-            Some(check_ms) if check_ms > now_ms => {
-                channel.check_ms = Some(check_ms);
-                self.timers.insert((check_ms, Timer::Check(key)));
-            }
-            Some(_) | None => {
-                channel.check_ms = None;
-                self.feed(now_ms, key);
-            }
+        let channel = &mut self.channels[key.index];
+        let silent_ms = channel.heard_ms.saturating_add(SILENCE_MS);
+        if channel.check_ms <= now_ms && (channel.heard_ms == NEVER || silent_ms <= now_ms) {
+            return self.feed(now_ms, key);
         }
+        if channel.check_ms <= now_ms {
+            channel.check_ms = silent_ms;
+        }
+        self.rearm(key);
     }
 
     fn handle_range_late(&mut self, key: Key, after: Cursor) {
         let channel = self.channels.get_mut(key).expect("timers of what is gone are gone");
-        let range = channel.ranges.get_mut(&after).expect("timers of what is gone are gone");
+        let range = channel.range_mut(after).expect("timers of what is gone are gone");
         let (id, _) = range.asked.take().expect("what is late was asked for");
         range.attempts += 1;
         self.free_place(id);
@@ -564,7 +637,8 @@ impl Feeds {
 
     /// When [`Feeds::handle_timeout`] has something to do.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.timers.first().map(|(due, _)| *due)
+        let ranges = self.range_timers.first().map(|(due, ..)| *due);
+        ranges.into_iter().chain(self.wheel.next_deadline()).min()
     }
 
     /// What to send next.
@@ -572,3 +646,6 @@ impl Feeds {
         self.outputs.pop_front()
     }
 }
+
+/// A time that does not come.
+const NEVER: u64 = u64::MAX;

@@ -26,6 +26,11 @@ impl Tail {
         self.bytes
     }
 
+    /// Whether there is no event.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// The last event; `None` if there is none.
     pub(crate) fn end(&self) -> Option<Cursor> {
         self.runs.back().map(|run| run.last())

@@ -176,7 +176,8 @@ impl Members {
                 message::write(&mut out, &mut self.pool, None, &event);
             }
         }
-        self.own_delivery(index, out, false)
+        let connection = self.connection(index);
+        Delivery { connection, bytes: DeliveryBytes::Own(out), end: false }
     }
 
     /// Finishes a hold that has no open channel, if that is still so.
@@ -188,28 +189,25 @@ impl Members {
     /// The delivery of a batch from some place on, to a member that has just been moved behind it.
     fn delivery(&mut self, index: u32, batch: &Batch, entry: Entry) -> Delivery {
         self.reopen(index);
-        let hold = self.members[index].hold;
-        let rendering = self.holds[hold].rendering;
+        let member = &self.members[index];
+        let hold = &self.holds[member.hold];
+        let rendering = hold.rendering;
+        let is_only = member.next == NONE && hold.members == index;
+        let connection = Key { index: member.hold, generation: hold.generation };
         let (shared, start) = batch.rendered_from(entry, rendering, &mut self.pool);
-        let is_only = self.members[index].next == NONE && self.holds[hold].members == index;
         if is_only || rendering.is_the_same_for_all() {
             let end = batch.ends() && self.finish(index);
-            let bytes = DeliveryBytes::Shared(shared, start);
-            return Delivery { connection: self.connection(index), bytes, end };
+            return Delivery { connection, bytes: DeliveryBytes::Shared(shared, start), end };
         }
-        self.hash_names(hold);
+        self.hash_names(connection.index);
         let mut out = Vec::with_capacity(shared.len() - start);
         let mut id = Vec::new();
         for (cursor, event) in batch.events_from(entry) {
             self.write_event_id(index, cursor, &mut id);
             sse::write_event(&mut out, event.kind(), &id, &event.data);
         }
-        let finished = batch.ends() && self.finish(index);
-        self.own_delivery(index, out, finished)
-    }
-
-    fn own_delivery(&self, index: u32, out: Vec<u8>, end: bool) -> Delivery {
-        Delivery { connection: self.connection(index), bytes: DeliveryBytes::Own(out), end }
+        let end = batch.ends() && self.finish(index);
+        Delivery { connection, bytes: DeliveryBytes::Own(out), end }
     }
 
     /// Writes the id that a connection gets with an event of one of its channels: the cursor, or all
