@@ -6,6 +6,7 @@ mod client;
 mod handler;
 mod keys;
 mod limits;
+mod load;
 mod names;
 mod publish;
 mod tail;
@@ -41,6 +42,8 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Print the events of channels as they come
     Tail(tail::TailArgs),
+    /// Measure a server: connections, subscribers, publishers, requests; HTTP without TLS
+    Load(load::LoadArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Load(args) => load::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

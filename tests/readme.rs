@@ -7,12 +7,24 @@
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 6] = ["up", "connmgr", "handler", "token", "publish", "tail"];
+const COMMANDS: [&str; 10] = [
+    "up",
+    "connmgr",
+    "handler",
+    "token",
+    "publish",
+    "tail",
+    "load idle",
+    "load fan",
+    "load publish",
+    "load requests",
+];
 
 /// The help of a command, as it is without any environment.
 fn help(command: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_forebay"))
-        .args([command, "--help"])
+        .args(command.split(' '))
+        .arg("--help")
         .env_clear()
         .output()
         .unwrap();
