@@ -15,6 +15,9 @@ use crate::websocket::{Deflate, Pool};
 pub enum Rendering {
     /// As server-sent events.
     Sse,
+    /// The same, each in a chunk of its own (RFC 9112 §7.1): so nothing is left to be put around them, and one plain
+    /// write sends any number.
+    SseChunks,
     /// As text messages of a WebSocket.
     Message,
     /// The same, compressed.
@@ -25,7 +28,7 @@ impl Rendering {
     /// Whether each connection gets an event as all others do. A server-sent event has the id of its connection.
     pub(super) const fn is_the_same_for_all(self) -> bool {
         match self {
-            Rendering::Sse => false,
+            Rendering::Sse | Rendering::SseChunks => false,
             Rendering::Message | Rendering::CompressedMessage => true,
         }
     }
@@ -43,6 +46,7 @@ pub(super) struct Block {
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     sse: OnceCell<Block>,
+    sse_chunks: OnceCell<Block>,
     messages: OnceCell<Block>,
     compressed: OnceCell<Block>,
 }
@@ -57,6 +61,7 @@ impl Blocks {
     ) -> &Block {
         let block = match rendering {
             Rendering::Sse => &self.sse,
+            Rendering::SseChunks => &self.sse_chunks,
             Rendering::Message => &self.messages,
             Rendering::CompressedMessage => &self.compressed,
         };
@@ -64,11 +69,18 @@ impl Blocks {
     }
 }
 
+/// What is around the data of an event, roughly.
+const EVENT_OVERHEAD_BYTES: usize = 80;
+
 impl Block {
     fn render(rendering: Rendering, pool: &mut Pool, runs: &[(Arc<Run>, usize)]) -> Block {
-        let bytes = runs.iter().map(|(run, _)| run.bytes() + run.events().len() * 80).sum();
+        let bytes = runs
+            .iter()
+            .map(|(run, _)| run.bytes() + run.events().len() * EVENT_OVERHEAD_BYTES)
+            .sum();
+        let count = runs.iter().map(|(run, skip)| run.events().len() - skip).sum();
         let mut out = Vec::with_capacity(bytes);
-        let mut ends = Vec::new();
+        let mut ends = Vec::with_capacity(count);
         let mut id = Vec::with_capacity(Cursor::TEXT_BYTES_MAX);
         for (run, skip) in runs {
             for (index, event) in run.events().iter().enumerate().skip(*skip) {
@@ -78,6 +90,7 @@ impl Block {
                 let event = message::Event { channel: run.channel(), kind, id: &id, data };
                 match rendering {
                     Rendering::Sse => sse::write_event(&mut out, kind, &id, data),
+                    Rendering::SseChunks => sse::write_chunk(&mut out, kind, &id, data),
                     Rendering::Message => message::write(&mut out, pool, None, &event),
                     Rendering::CompressedMessage => {
                         message::write(&mut out, pool, Some(Deflate::UNLIMITED), &event);
@@ -123,9 +136,18 @@ mod tests {
     }
 
     #[test]
+    fn each_event_is_a_chunk() {
+        let (blocks, mut pool) = (Blocks::default(), Pool::new());
+        let (bytes, start) = blocks.of(Rendering::SseChunks, &mut pool, &runs()).from(1);
+        let want = "23\r\nevent: stream\nid: 7-4\ndata: \"7-4\"\n\n\r\n";
+        assert_eq!(std::str::from_utf8(&bytes[start..]).unwrap(), want);
+    }
+
+    #[test]
     fn each_form_is_rendered_once() {
         let (blocks, mut pool) = (Blocks::default(), Pool::new());
-        for rendering in [Rendering::Sse, Rendering::Message, Rendering::CompressedMessage] {
+        let all = [Rendering::Sse, Rendering::SseChunks];
+        for rendering in all.into_iter().chain([Rendering::Message, Rendering::CompressedMessage]) {
             let first = blocks.of(rendering, &mut pool, &runs()).from(0).0;
             assert!(Rc::ptr_eq(&first, &blocks.of(rendering, &mut pool, &runs()).from(1).0));
         }

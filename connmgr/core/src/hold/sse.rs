@@ -3,6 +3,7 @@
 use zhttp::Cursor;
 
 use super::MissingRun;
+use crate::http1::{CHUNK_END, ChunkHead};
 
 /// The comment that keeps a connection alive.
 pub(crate) const KEEP_ALIVE: &[u8] = b":\n\n";
@@ -18,6 +19,18 @@ pub(crate) fn write_event(out: &mut Vec<u8>, kind: &str, id: &[u8], data: &[u8])
     out.extend_from_slice(b"\ndata: ");
     out.extend_from_slice(data);
     out.extend_from_slice(b"\n\n");
+}
+
+/// Writes one event in a chunk of its own.
+pub(super) fn write_chunk(out: &mut Vec<u8>, kind: &str, id: &[u8], data: &[u8]) {
+    let id_bytes = if id.is_empty() { 0 } else { "\nid: ".len() + id.len() };
+    let around_bytes = "event: ".len() + "\ndata: ".len() + "\n\n".len();
+    let event_bytes = kind.len() + id_bytes + data.len() + around_bytes;
+    out.extend_from_slice(ChunkHead::new(event_bytes).as_bytes());
+    let start = out.len();
+    write_event(out, kind, id, data);
+    debug_assert_eq!(out.len() - start, event_bytes);
+    out.extend_from_slice(CHUNK_END);
 }
 
 /// Writes the text of a cursor.
@@ -41,6 +54,15 @@ mod tests {
 
     use super::*;
     use zhttp::hold::GapReason;
+
+    #[test]
+    fn a_chunk_is_as_long_as_it_says() {
+        let mut out = Vec::new();
+        write_chunk(&mut out, "a", b"1-2", b"x");
+        write_chunk(&mut out, "a", b"", b"x");
+        let want = "1a\r\nevent: a\nid: 1-2\ndata: x\n\n\r\n12\r\nevent: a\ndata: x\n\n\r\n";
+        assert_eq!(std::str::from_utf8(&out).unwrap(), want);
+    }
 
     #[test]
     fn a_gap_is_told() {

@@ -71,7 +71,9 @@ impl BodyEncoder {
                 Ok(bare)
             }
             BodyEncoder::Chunked if len == 0 => Ok(bare),
-            BodyEncoder::Chunked => Ok(Piece { head: ChunkHead::new(len), tail: CRLF, ..bare }),
+            BodyEncoder::Chunked => {
+                Ok(Piece { head: ChunkHead::new(len), tail: CHUNK_END, ..bare })
+            }
             BodyEncoder::UntilClose => Ok(bare),
         }
     }
@@ -121,7 +123,8 @@ impl ChunkHead {
     const EMPTY: ChunkHead =
         ChunkHead { bytes: [0; CHUNK_HEAD_BYTES_MAX], start: CHUNK_HEAD_BYTES_MAX as u8 };
 
-    fn new(len: usize) -> Self {
+    /// That of a chunk of so many bytes, which must not be 0.
+    pub fn new(len: usize) -> Self {
         let mut head = ChunkHead::EMPTY;
         let mut prepend = |byte| {
             head.start -= 1;
@@ -151,7 +154,8 @@ const CHUNK_HEAD_BYTES_MAX: usize = 18;
 /// The chunk of size 0 and no trailers (RFC 9112 §7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-const CRLF: &[u8] = b"\r\n";
+/// Behind the content of a chunk.
+pub const CHUNK_END: &[u8] = b"\r\n";
 
 #[cfg(test)]
 mod tests {

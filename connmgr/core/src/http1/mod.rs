@@ -37,7 +37,7 @@ mod scanner;
 pub(crate) mod vectors;
 
 pub use body::{BodyDecoder, BodyError, CHUNK_EXTENSION_BYTES_MAX, Decoded, TRAILER_BYTES_MAX};
-pub use encoder::{BodyEncoder, BodyMismatch, ChunkHead, Piece};
+pub use encoder::{BodyEncoder, BodyMismatch, CHUNK_END, ChunkHead, Piece};
 pub use error::HeadError;
 pub use error_response::{ErrorResponse, reason_phrase, write_error};
 pub use framing::BodyFraming;

@@ -29,6 +29,7 @@ impl Worker {
         let State::Exchange(exchange) = &connection.state else { return };
         let id = *exchange.session.id();
         let (rendering, is_response) = match &framing {
+            Framing::Response(BodyEncoder::Chunked) => (Rendering::SseChunks, true),
             Framing::Response(_) => (Rendering::Sse, true),
             Framing::Socket(socket) => (socket.halves.rendering(), false),
         };
@@ -179,7 +180,11 @@ impl Worker {
         // So no more waits for it than the bound and one write (H-63), or an answer (H-94).
         let bytes = delivery.bytes.as_ref();
         debug_assert!(bytes.is_empty() || !self.is_full(key), "who is full gets nothing");
-        self.write(now_ms, transport, key, bytes);
+        // They are framed, each event by itself.
+        if self.prepare_write(now_ms, key).is_some() {
+            self.send(now_ms, transport, key, &[bytes]);
+            self.block_if_full(key);
+        }
         if delivery.end {
             self.end_response(now_ms, transport, key);
         }
@@ -193,13 +198,7 @@ impl Worker {
         key: Key,
         bytes: &[u8],
     ) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let State::Held(held) = &mut connection.state else { return };
-        held.sent_ms = now_ms;
-        if connection.output.is_empty() {
-            // It can be slow only from now on.
-            held.progress_ms = now_ms;
-        }
+        let Some(held) = self.prepare_write(now_ms, key) else { return };
         // A client that does not get what its cursor passes must not stay. (A hold has no length, so it
         // cannot be passed.)
         let is_there = match &mut held.framing {
@@ -215,6 +214,18 @@ impl Worker {
         if is_there {
             self.block_if_full(key);
         }
+    }
+
+    /// Something is about to be written to a held client.
+    fn prepare_write(&mut self, now_ms: u64, key: Key) -> Option<&mut Held> {
+        let connection = self.connections.get_mut(key)?;
+        let State::Held(held) = &mut connection.state else { return None };
+        held.sent_ms = now_ms;
+        if connection.output.is_empty() {
+            // It can be slow only from now on.
+            held.progress_ms = now_ms;
+        }
+        Some(held)
     }
 
     pub(super) fn is_full(&self, key: Key) -> bool {

@@ -67,6 +67,9 @@ impl Worker {
             if taken > 0 {
                 connection.handle_progress(now_ms, &self.config.timeouts);
             }
+            if taken == slices.iter().map(|slice| slice.len()).sum() {
+                return true;
+            }
         }
         let was_empty = connection.output.is_empty();
         for slice in slices {

@@ -164,10 +164,10 @@ impl Members {
         let mut id = Vec::new();
         let hold = self.members[index].hold;
         match self.holds[hold].rendering {
-            Rendering::Sse => {
+            rendering @ (Rendering::Sse | Rendering::SseChunks) => {
                 self.hash_names(hold);
                 self.write_event_id(index, gap.resume(), &mut id);
-                sse::write_event(&mut out, sse::CONTROL, &id, data.as_bytes());
+                write_event(rendering, &mut out, (sse::CONTROL, &id, data.as_bytes()));
             }
             Rendering::Message | Rendering::CompressedMessage => {
                 sse::write_cursor(&mut id, gap.resume());
@@ -204,7 +204,7 @@ impl Members {
         let mut id = Vec::new();
         for (cursor, event) in batch.events_from(entry) {
             self.write_event_id(index, cursor, &mut id);
-            sse::write_event(&mut out, event.kind(), &id, &event.data);
+            write_event(rendering, &mut out, (event.kind(), &id, &event.data));
         }
         let end = batch.ends() && self.finish(index);
         Delivery { connection, bytes: DeliveryBytes::Own(out), end }
@@ -253,6 +253,17 @@ impl Members {
         let member = &mut self.members[index];
         if std::mem::take(&mut member.ended) {
             self.holds[member.hold].open += 1;
+        }
+    }
+}
+
+/// Writes an event for one connection: its type, its id and its data.
+fn write_event(rendering: Rendering, out: &mut Vec<u8>, (kind, id, data): (&str, &[u8], &[u8])) {
+    match rendering {
+        Rendering::Sse => sse::write_event(out, kind, id, data),
+        Rendering::SseChunks => sse::write_chunk(out, kind, id, data),
+        Rendering::Message | Rendering::CompressedMessage => {
+            unreachable!("a message is the same for all")
         }
     }
 }
