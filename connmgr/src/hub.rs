@@ -379,6 +379,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use forebay_core::ShortText;
     use zhttp::Kind;
     use zhttp::hold::{Event, EventList, Events};
 
@@ -401,12 +402,12 @@ mod tests {
         let queue = FromHubQueue::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let mut outbox = Outbox::default();
         for _ in 0..FROM_HUB_MAX {
-            outbox.push(FromHub::Refused(Bytes::new()));
+            outbox.push(FromHub::Refused(ShortText::new(b"").unwrap()));
         }
         outbox.flush(&queue);
         outbox.push(events(1));
         outbox.push(events(0));
-        outbox.push(FromHub::Refused(Bytes::new()));
+        outbox.push(FromHub::Refused(ShortText::new(b"").unwrap()));
         outbox.flush(&queue);
         assert_eq!(outbox.waiting, FROM_HUB_MAX + 1, "nothing else is dropped");
         let mut taken = VecDeque::new();

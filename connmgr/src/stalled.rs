@@ -10,6 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use forebay_core::ShortText;
 use forebay_core::hub::HandlerId;
 use zhttp::{Kind, Packet};
 
@@ -28,7 +29,7 @@ pub(crate) enum Kept {
     /// It waits.
     Yes,
     /// It was a piece of this session's body, or what its client has said, and is lost.
-    Undelivered(Bytes),
+    Undelivered(ShortText),
     /// It is lost.
     Dropped,
 }
@@ -120,13 +121,12 @@ impl Stalled {
 }
 
 /// The session that a packet brings a piece of a body of; `None` if it is another packet.
-fn session_of_piece(packet: &Bytes) -> Option<Bytes> {
-    let packet_read = Packet::parse(packet).ok()?;
-    if !matches!(packet_read.kind, Kind::Data | Kind::Message) {
+fn session_of_piece(packet: &[u8]) -> Option<ShortText> {
+    let mut packet = Packet::parse(packet).ok()?;
+    if !matches!(packet.kind, Kind::Data | Kind::Message) {
         return None;
     }
-    let mut ids = packet_read.ids;
-    ids.next().map(|id| packet.slice_ref(id.id))
+    ShortText::new(packet.ids.next()?.id)
 }
 
 #[cfg(test)]
@@ -198,10 +198,10 @@ mod tests {
                 other => break other,
             }
         };
-        assert_eq!(lost, Kept::Undelivered(Bytes::from_static(b"0-1-2")));
+        assert_eq!(lost, Kept::Undelivered(ShortText::new(b"0-1-2").unwrap()));
         assert!(kept <= STALLED_BYTES_MAX && kept + piece.len() > STALLED_BYTES_MAX);
         let lost = stalled.keep(&stuck, packet(Kind::Message, 1024 * 1024));
-        assert_eq!(lost, Kept::Undelivered(Bytes::from_static(b"0-1-2")));
+        assert_eq!(lost, Kept::Undelivered(ShortText::new(b"0-1-2").unwrap()));
         let cancel = packet(Kind::Cancel, 0);
         assert_eq!(stalled.keep(&stuck, cancel), Kept::Yes);
         let large = packet(Kind::Credit, CONTROL_BYTES_MAX - STALLED_BYTES_MAX);

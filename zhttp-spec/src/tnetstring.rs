@@ -165,6 +165,15 @@ impl<'b> Writer<'b> {
         self.scalar(data, b',');
     }
 
+    /// Writes a byte string that is put together of these parts.
+    pub fn bytes_of(&mut self, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
+        self.out.push(b':');
+        parts.iter().for_each(|part| self.out.extend_from_slice(part));
+        self.out.push(b',');
+    }
+
     /// Writes an integer.
     pub fn int(&mut self, value: i64) {
         self.scalar(itoa::Buffer::new().format(value).as_bytes(), b'#');

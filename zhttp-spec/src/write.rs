@@ -92,6 +92,12 @@ impl Fields<'_, '_> {
         }
     }
 
+    /// A byte string that is put together of these parts.
+    pub fn bytes_of(&mut self, key: &str, parts: &[&[u8]]) {
+        self.writer.bytes(key.as_bytes());
+        self.writer.bytes_of(parts);
+    }
+
     /// A byte string, also an empty one: for the few fields in which that says something.
     pub(crate) fn bytes_even_if_empty(&mut self, key: &str, value: &[u8]) {
         self.writer.bytes(key.as_bytes());

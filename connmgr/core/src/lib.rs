@@ -16,10 +16,12 @@ mod paged;
 pub mod ring;
 mod seeded;
 pub mod session;
+mod short_text;
 mod slab;
 pub mod websocket;
 pub mod wheel;
 pub mod worker;
 
 pub use paged::Paged;
+pub use short_text::ShortText;
 pub use slab::{Key, Slab};

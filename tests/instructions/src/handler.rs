@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_core::ShortText;
 use forebay_core::hold::{Fed, Run};
 use forebay_core::hub::FromHub;
 use forebay_core::session::SessionId;
@@ -26,10 +27,9 @@ pub(crate) fn at(offset: u64) -> Cursor {
 }
 
 /// The session that comes so many after that one, on the same connection.
-pub(crate) fn session_after(id: &Bytes, sessions: usize) -> Bytes {
+pub(crate) fn session_after(id: &[u8], sessions: usize) -> ShortText {
     let id = SessionId::parse(id).expect("it is an id of the edge");
-    let id = SessionId { counter: id.counter + sessions as u64, ..id };
-    id.to_string().into()
+    SessionId { counter: id.counter + sessions as u64, ..id }.text()
 }
 
 fn packet(

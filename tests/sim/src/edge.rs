@@ -311,7 +311,7 @@ impl World {
                     if let FromHub::Refused(id) = &message
                         && let Some(slash) = id.iter().position(|byte| *byte == b'/')
                     {
-                        self.oracles.talk.refuse(id.slice(..slash));
+                        self.oracles.talk.refuse(Bytes::copy_from_slice(&id[..slash]));
                     }
                     if let FromHub::Fed(Fed::Events(run)) = &message
                         && asked.is_some_and(|name| name == run.channel())

@@ -122,14 +122,14 @@ impl Oracles {
     }
 
     /// The hub hears of a request.
-    pub(crate) fn handle_request(&mut self, id: &Bytes, path: &str) {
+    pub(crate) fn handle_request(&mut self, id: &[u8], path: &str) {
         if ["/events/", "/ws/", "/plain"].iter().any(|prefix| path.starts_with(prefix)) {
-            self.asked.insert(id.clone());
+            self.asked.insert(Bytes::copy_from_slice(id));
         }
     }
 
     /// The hub says that nobody ever served a request. Whether that is a lie.
-    pub(crate) fn is_served(&self, id: &Bytes) -> bool {
+    pub(crate) fn is_served(&self, id: &[u8]) -> bool {
         self.has_served && self.asked.contains(id)
     }
 

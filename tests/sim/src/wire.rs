@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use forebay_core::ShortText;
 use forebay_core::hub::{FromHub, Pending};
 use forebay_core::session::SessionId;
 use zhttp::{Envelope, Id, Kind, Packet};
@@ -69,6 +70,7 @@ impl World {
             self.mark(Mark::PeerDropped);
             self.undelivered.insert(id.clone());
             self.oracles.talk.refuse(id.clone());
+            let id = ShortText::new(&id).expect("it is an edge's");
             self.tell_worker(worker, FromHub::Undelivered(id));
             return Ok(());
         }

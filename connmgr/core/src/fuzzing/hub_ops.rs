@@ -16,6 +16,8 @@ use crate::hold::{Fed, FeedsConfig, Want};
 use crate::hub::{
     Class, DispatchConfig, FromHub, Hub, HubConfig, HubOutput, Pending, Route, ToHub,
 };
+use crate::session::SessionId;
+use crate::short_text::ShortText;
 
 const WORKERS: u16 = 2;
 const HANDLERS: [&str; 3] = ["h1", "h2", "h3"];
@@ -53,7 +55,7 @@ impl Said {
 struct World {
     hub: Hub,
     now_ms: u64,
-    requests: BTreeMap<Bytes, Request>,
+    requests: BTreeMap<ShortText, Request>,
     /// How many requests there ever were.
     count: u64,
     /// Groups that take requests.
@@ -147,7 +149,8 @@ impl World {
             12 => self.feed(choices),
             13 => {
                 let (id, packet) = (choices.bytes(20), Bytes::from_static(b"notice"));
-                let message = ToHub::Notify { id: Bytes::copy_from_slice(id), packet };
+                let id = ShortText::new(id).expect("it is short");
+                let message = ToHub::Notify { id, packet };
                 self.hub.handle_worker(self.now_ms, 0, message);
             }
             14 => {
@@ -164,7 +167,7 @@ impl World {
         let class = choices.one_of(&[Class::Stream, Class::Stream, Class::Message, Class::Req]);
         let path = choices.one_of(&PATHS);
         self.count += 1;
-        let id = Bytes::from(format!("{worker}-0-{:x}", self.count));
+        let id = SessionId { worker, slot: 0, counter: self.count }.text();
         let packet = Bytes::from(format!("request {}", self.count));
         let group = match class {
             Class::Req => Some(REQ_GROUP),
@@ -181,7 +184,7 @@ impl World {
             withdrawn,
             may_be_answered: false,
         };
-        self.requests.insert(id.clone(), request);
+        self.requests.insert(id, request);
         let method = choices.one_of(&["GET", "POST"]).into();
         let pending =
             Pending { worker, class, id, method, path: path.into(), packet, deadline_ms: None };
@@ -216,7 +219,8 @@ impl World {
         let from = choices.one_of(&HANDLERS);
         // Whoever nobody knows cannot be missed either: what it takes over is not the hub's any more.
         self.greet(from);
-        let named: Vec<Bytes> = (0..=choices.index(3)).filter_map(|_| self.pick(choices)).collect();
+        let named: Vec<ShortText> =
+            (0..=choices.index(3)).filter_map(|_| self.pick(choices)).collect();
         let ids: Vec<Id<'_>> = named.iter().map(|id| Id { id, seq: None }).collect();
         let kind = choices.one_of(&[Kind::Data, Kind::KeepAlive, Kind::Cancel, Kind::Hold]);
         let has_no_say = named.iter().all(|id| self.requests[id].is_closed_to(from));
@@ -227,7 +231,7 @@ impl World {
         self.settle();
         assert!(!has_no_say || is_spoiled || self.passed == passed, "others have it, or nobody");
         // With a byte changed it may name any.
-        let named = |id: &Bytes| is_spoiled || named.contains(id);
+        let named = |id: &ShortText| is_spoiled || named.contains(id);
         for (_, request) in self.requests.iter_mut().filter(|(id, _)| named(id)) {
             request.hear(from);
         }
@@ -293,13 +297,13 @@ impl World {
         assert_eq!(self.hub.handle_packet(self.now_ms, Some(from), &packet), Ok(()));
     }
 
-    fn pick(&self, choices: &mut Choices<'_>) -> Option<Bytes> {
+    fn pick(&self, choices: &mut Choices<'_>) -> Option<ShortText> {
         let index = usize::from(choices.byte()).checked_rem(self.requests.len())?;
         self.requests.keys().nth(index).cloned()
     }
 
     /// The worker needs no answer to it any more.
-    fn done(&mut self, id: Bytes, is_cancelled: bool) {
+    fn done(&mut self, id: ShortText, is_cancelled: bool) {
         let request = self.requests.remove(&id).expect("it is not over");
         let cancel = is_cancelled.then(|| Bytes::from_static(b"cancel"));
         self.hub.handle_worker(self.now_ms, request.worker, ToHub::Done { id, cancel });

@@ -3,7 +3,7 @@
 use zhttp::Kind;
 use zhttp::fuzzing::Choices;
 
-use crate::session::{Session, SessionId};
+use crate::session::{HandlerIds, Session, SessionId};
 
 /// Credits that the edge grants first.
 const CREDITS: u32 = 1_000;
@@ -72,12 +72,16 @@ impl Oracle {
                     self.handler = Some(from.to_vec());
                 }
                 let is_due = seq.is_none_or(|seq| seq == self.packets_in);
-                assert_eq!(session.handle_packet(from, seq).is_ok(), is_due);
+                assert_eq!(
+                    session.handle_packet(&mut HandlerIds::default(), from, seq).is_ok(),
+                    is_due
+                );
                 // What has no number takes none.
                 self.packets_in += u32::from(is_due && seq.is_some());
             }
             1 => {
-                let bytes = session.write(b"edge", Kind::KeepAlive, |_| {}, |_| {});
+                let mut bytes = Vec::new();
+                session.write((b"edge", Kind::KeepAlive), &mut bytes, |_| {}, |_| {});
                 let packet = zhttp::Packet::parse(&bytes).expect("it was just written");
                 let ids: Vec<_> = packet.ids.map(|id| (id.id.to_vec(), id.seq)).collect();
                 let id = session.id().to_string().into_bytes();

@@ -23,6 +23,7 @@ use crate::hold::{Fed, MembersConfig, Want};
 use crate::http1::HeadLimits;
 use crate::hub::{Class, FromHub, HandlerId, Pending, ToHub};
 use crate::session::SessionId;
+use crate::short_text::ShortText;
 use crate::slab::Key;
 use crate::worker::{Mode, TimeoutConfig, Worker, WorkerConfig};
 
@@ -72,7 +73,7 @@ const FRAMES: &[&[u8]] = &[
 
 /// A request that was made.
 struct Request {
-    id: Bytes,
+    id: ShortText,
     client: Key,
     mode: Mode,
     /// Numbers of packets to its handler that have come; one is the request itself.
@@ -81,14 +82,14 @@ struct Request {
     replies: u32,
     is_cancelled: bool,
     /// The names of the packets with what its client says once it is held.
-    said: Vec<Bytes>,
+    said: Vec<ShortText>,
 }
 
 struct World {
     shell: Shell,
     requests: Vec<Request>,
     /// Those that are over. In req mode a client may leave before its request is whole and known.
-    done: BTreeSet<Bytes>,
+    done: BTreeSet<ShortText>,
     /// The handlers that take nothing.
     stalled: BTreeSet<HandlerId>,
     logs: [Log; CHANNELS.len()],
@@ -264,7 +265,7 @@ impl World {
     fn hub_message(&mut self, choices: &mut Choices<'_>) {
         let Some(index) = self.pick(choices) else { return };
         let Request { id, said, .. } = &self.requests[index];
-        let id = said.last().filter(|_| choices.flag()).unwrap_or(id).clone();
+        let id = *said.last().filter(|_| choices.flag()).unwrap_or(id);
         let handler: HandlerId = choices.one_of(&HANDLERS).into();
         let message = match choices.index(8) {
             0 => FromHub::Refused(id),
@@ -324,8 +325,8 @@ impl World {
     fn learn(&mut self) {
         for message in std::mem::take(&mut self.shell.to_hub) {
             match message {
-                ToHub::Request(pending) if pending.class == Class::Message => self.hear(pending),
-                ToHub::Request(pending) => self.begin(pending),
+                ToHub::Request(pending) if pending.class == Class::Message => self.hear(&pending),
+                ToHub::Request(pending) => self.begin(&pending),
                 ToHub::Packet { to, packet } => {
                     let kind = self.count(&packet);
                     let is_body = kind == Kind::Data;
@@ -357,7 +358,7 @@ impl World {
     }
 
     /// A request wants a handler.
-    fn begin(&mut self, pending: Pending) {
+    fn begin(&mut self, pending: &Pending) {
         let slot = SessionId::parse(&pending.id).map(|session| session.slot);
         let mut clients = self.shell.sockets.clients.iter_mut().rev();
         let client = clients.find(|(key, _)| Some(key.index) == slot);
@@ -381,7 +382,7 @@ impl World {
     }
 
     /// A client on a held WebSocket has said something.
-    fn hear(&mut self, pending: Pending) {
+    fn hear(&mut self, pending: &Pending) {
         let packet = Packet::parse(&pending.packet).expect("it was written here");
         assert_eq!((packet.kind, packet.from), (Kind::Message, &b"edge"[..]));
         let message = Message::read(&packet).expect("it was written here");

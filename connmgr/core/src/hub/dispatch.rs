@@ -32,6 +32,7 @@ use self::line::{Lane, Line, Waiting};
 pub(super) use self::withdrawn::Withdrawn;
 use super::presence::{Choice, Presence};
 use super::{FromHub, HandlerId};
+use crate::short_text::ShortText;
 
 /// A group that refused a request gets another one after so many milliseconds, even if its sockets
 /// never said that they take one again.
@@ -74,7 +75,7 @@ pub struct Pending {
     /// Who may have it.
     pub class: Class,
     /// The id of the session; of a message any that names it.
-    pub id: Bytes,
+    pub id: ShortText,
     /// The method.
     pub method: Box<str>,
     /// The path, without the query.
@@ -132,7 +133,7 @@ enum Stage {
 pub(super) struct Dispatch {
     config: DispatchConfig,
     /// By id; the ids are ours and hold nothing that a client chose.
-    requests: HashMap<Bytes, Stage, crate::seeded::Seed>,
+    requests: HashMap<ShortText, Stage, crate::seeded::Seed>,
     line: Line,
     /// Handlers have come or left: whoever waits may wait for something else now.
     resort: bool,
@@ -143,7 +144,7 @@ pub(super) struct Dispatch {
     /// From when on handlers had time to say what they serve; `None` before the first that serves anything came.
     introduced_ms: Option<u64>,
     /// Who was last pushed out of the line, and from where: if it is refused it goes back there.
-    pushing: Option<(Bytes, u64)>,
+    pushing: Option<(ShortText, u64)>,
     outputs: VecDeque<DispatchOutput>,
 }
 
@@ -242,13 +243,13 @@ impl Dispatch {
             Some((_, place)) => place,
             None => self.line.new_place(),
         };
-        self.requests.insert(pending.id.clone(), Stage::Waiting { place });
+        self.requests.insert(pending.id, Stage::Waiting { place });
         self.line.insert(place, (pending, deadline_ms), withdrawn, lane);
     }
 
     fn refuse(&mut self, pending: &Pending) {
         self.requests.remove(&pending.id);
-        let message = FromHub::Refused(pending.id.clone());
+        let message = FromHub::Refused(pending.id);
         self.outputs.push_back(DispatchOutput::Worker(pending.worker, message));
     }
 
@@ -417,7 +418,7 @@ impl Dispatch {
                 Stage::Given { handler: owner, .. } | Stage::Started { owner, .. }
                     if owner == id =>
                 {
-                    taken.push(request.clone());
+                    taken.push(*request);
                 }
                 Stage::Started { counted, .. } => {
                     counted.take_if(|handler| handler == id);
@@ -531,14 +532,14 @@ impl Dispatch {
         if let Some((_, incarnation)) = withdrawn.give_back(&handler, presence) {
             presence.resume(&handler, incarnation);
         }
-        let id = pending.id.clone();
+        let id = pending.id;
         self.requests.insert(id, Stage::Given { handler, withdrawn, pending });
     }
 
     fn give(&mut self, handler: HandlerId, pending: Pending, withdrawn: Withdrawn) {
         let route = DispatchOutput::Route(handler.clone(), pending.packet.clone());
         self.outputs.push_back(route);
-        let id = pending.id.clone();
+        let id = pending.id;
         self.requests.insert(id, Stage::Given { handler, withdrawn, pending });
     }
 
@@ -549,13 +550,13 @@ impl Dispatch {
         let Some((place, group)) = self.line.first_for_group(is_open) else { return };
         let Waiting { pending, withdrawn, .. } =
             self.line.remove(place).expect("it was just found");
-        self.pushing = Some((pending.id.clone(), place));
+        self.pushing = Some((pending.id, place));
         self.push(group, pending, withdrawn);
     }
 
     /// Pushes a request to a group of plain handlers.
     fn push(&mut self, group: usize, pending: Pending, withdrawn: Withdrawn) {
-        self.requests.insert(pending.id.clone(), Stage::Pushed { withdrawn });
+        self.requests.insert(pending.id, Stage::Pushed { withdrawn });
         self.outputs.push_back(DispatchOutput::Push(group, pending));
     }
 

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use zhttp::hold::{Events, Gap, Heads, Hello};
 use zhttp::{Cursor, Envelope, Ids, Kind, Packet, PacketError, Salvage, hold};
 
@@ -23,6 +24,7 @@ use presence::{Change, Presence};
 
 use crate::hold::{Fed, Feeds, FeedsConfig, FeedsOutput, MissingRun, Run, RunError, Want};
 use crate::session::SessionId;
+use crate::short_text::ShortText;
 use crate::worker::Mode;
 
 /// What a handler is to be told waits so many milliseconds for one to come (hold.md H-25).
@@ -63,7 +65,7 @@ pub enum ToHub {
     /// packet, a `cancel`, goes to whoever has it.
     Done {
         /// The id of the session.
-        id: Bytes,
+        id: ShortText,
         /// What to send; nothing if the handler has finished by itself.
         cancel: Option<Bytes>,
     },
@@ -71,7 +73,7 @@ pub enum ToHub {
     /// who comes.
     Notify {
         /// The id of the session.
-        id: Bytes,
+        id: ShortText,
         /// The packet.
         packet: Bytes,
     },
@@ -98,13 +100,13 @@ pub enum FromHub {
         packet: Bytes,
     },
     /// No handler took the request of this id, or the message, in time; or too many wait.
-    Refused(Bytes),
+    Refused(ShortText),
     /// No handler has ever served what the request of this id asks for.
-    Unserved(Bytes),
+    Unserved(ShortText),
     /// The handler that had begun with the request of this id is gone.
-    HandlerLeft(Bytes),
+    HandlerLeft(ShortText),
     /// A piece of the request of this id was dropped, as its handler takes nothing.
-    Undelivered(Bytes),
+    Undelivered(ShortText),
     /// This handler takes nothing for now: what clients send for it is to wait with them.
     Stalled(HandlerId),
     /// It takes something again.
@@ -147,7 +149,7 @@ pub enum HubOutput {
 #[derive(Debug)]
 struct Notice {
     until_ms: u64,
-    id: Bytes,
+    id: ShortText,
     packet: Bytes,
 }
 
@@ -333,7 +335,7 @@ impl Hub {
         ids: Ids<'_>,
         message: impl Fn() -> FromHub,
     ) -> bool {
-        let mut told = Vec::new();
+        let mut told: SmallVec<[u16; 8]> = SmallVec::new();
         for id in ids {
             match self.dispatch.handle_answer(&mut self.presence, (from, is_end), id.id) {
                 Verdict::Pass => {}
@@ -406,7 +408,7 @@ impl Hub {
     }
 
     /// Tells one of the handlers that are there; or, if nobody is, the next who comes (H-25).
-    fn notify(&mut self, now_ms: u64, id: Bytes, packet: Bytes) {
+    fn notify(&mut self, now_ms: u64, id: ShortText, packet: Bytes) {
         if let Some(peer) = self.presence.by_rendezvous(&id) {
             self.outputs.push_back(HubOutput::Route { peer, packet });
             return;

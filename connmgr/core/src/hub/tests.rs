@@ -39,7 +39,7 @@ fn hello(hub: &mut Hub, now_ms: u64, name: &[u8]) {
 
 fn closed(hub: &mut Hub, now_ms: u64, text: String) {
     let packet = Bytes::from(text);
-    hub.handle_worker(now_ms, 0, ToHub::Notify { id: packet.clone(), packet });
+    hub.handle_worker(now_ms, 0, ToHub::Notify { id: (&packet).into(), packet });
     hub.check_invariants();
 }
 

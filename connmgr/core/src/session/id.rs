@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::short_text::ShortText;
+
 /// The id of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId {
@@ -15,6 +17,21 @@ pub struct SessionId {
 }
 
 impl SessionId {
+    /// Its text.
+    pub fn text(&self) -> ShortText {
+        let mut hexadecimal = [0; 16];
+        let mut start = hexadecimal.len();
+        let mut rest = self.counter;
+        while rest > 0 || start == hexadecimal.len() {
+            start -= 1;
+            hexadecimal[start] = b"0123456789abcdef"[(rest & 0xf) as usize];
+            rest >>= 4;
+        }
+        let (mut worker, mut slot) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (worker, slot) = (worker.format(self.worker), slot.format(self.slot));
+        ShortText::concat(&[worker.as_bytes(), b"-", slot.as_bytes(), b"-", &hexadecimal[start..]])
+    }
+
     /// Parses an id; `None` if it is none of ours. Each id has one text, so that whoever compares
     /// ids as texts and whoever compares them parsed agree.
     pub fn parse(id: &[u8]) -> Option<Self> {
@@ -35,7 +52,7 @@ fn canonical(digits: &str) -> Option<&str> {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{:x}", self.worker, self.slot, self.counter)
+        f.write_str(&String::from_utf8_lossy(&self.text()))
     }
 }
 
@@ -45,6 +62,9 @@ mod tests {
 
     #[test]
     fn an_id_has_one_text() {
+        let longest = SessionId { worker: u16::MAX, slot: u32::MAX, counter: u64::MAX };
+        assert_eq!(longest.to_string(), "65535-4294967295-ffffffffffffffff");
+        assert_eq!(SessionId { worker: 0, slot: 10, counter: 0 }.to_string(), "0-10-0");
         let id = SessionId { worker: 1, slot: 0, counter: 0xab };
         assert_eq!(SessionId::parse(id.to_string().as_bytes()), Some(id));
         for text in

@@ -5,11 +5,12 @@
 //! credits: bytes of body that the other side takes. What HTTP makes of the packets, and when a
 //! session is given up, is the worker's business; here is the arithmetic (zhttp-spec/zhttp.md).
 
+mod handler_ids;
 mod id;
 
-use bytes::Bytes;
 use zhttp::{Envelope, Fields, Id, Kind};
 
+pub use handler_ids::HandlerIds;
 pub use id::SessionId;
 
 use crate::hub::HandlerId;
@@ -70,9 +71,14 @@ impl Session {
     /// # Errors
     ///
     /// The number is not the one that is due. A packet without a number is always due, and counts for nothing.
-    pub fn handle_packet(&mut self, from: &[u8], seq: Option<u32>) -> Result<(), BadSeq> {
+    pub fn handle_packet(
+        &mut self,
+        handlers: &mut HandlerIds,
+        from: &[u8],
+        seq: Option<u32>,
+    ) -> Result<(), BadSeq> {
         // Whoever it is, it is to hear what is wrong.
-        self.handle_sender(from);
+        self.handle_sender(handlers, from);
         let Some(got) = seq else { return Ok(()) };
         if got != self.seq_in {
             return Err(BadSeq { want: self.seq_in, got });
@@ -82,9 +88,9 @@ impl Session {
     }
 
     /// Whoever speaks of a session has it from then on; if it does not say who it is, nothing changes.
-    pub fn handle_sender(&mut self, from: &[u8]) {
+    pub fn handle_sender(&mut self, handlers: &mut HandlerIds, from: &[u8]) {
         if !from.is_empty() && self.handler.as_deref() != Some(from) {
-            self.handler = Some(from.into());
+            self.handler = Some(handlers.shared(from));
         }
     }
 
@@ -93,20 +99,17 @@ impl Session {
         self.handler = None;
     }
 
-    /// Writes a packet about this session alone, with its number.
+    /// Writes a packet about this session alone, with its number, behind what is in `out`.
     pub fn write(
         &mut self,
-        from: &[u8],
-        kind: Kind,
+        (from, kind): (&[u8], Kind),
+        out: &mut Vec<u8>,
         ext: impl FnOnce(&mut Fields<'_, '_>),
         payload: impl FnOnce(&mut Fields<'_, '_>),
-    ) -> Bytes {
-        let id = self.id.to_string();
-        let seq = Some(self.next_seq());
-        let ids = [Id { id: id.as_bytes(), seq }];
-        let mut out = Vec::with_capacity(256);
-        Envelope { from, ids: &ids, kind, multi: true }.write_ext(&mut out, ext, payload);
-        out.into()
+    ) {
+        let id = self.id.text();
+        let ids = [Id { id: &id, seq: Some(self.next_seq()) }];
+        Envelope { from, ids: &ids, kind, multi: true }.write_ext(out, ext, payload);
     }
 
     /// The number of a packet that is about to be sent.
@@ -171,13 +174,16 @@ mod tests {
 
     #[test]
     fn numbers_are_optional_on_input_but_checked() {
-        let mut session = session();
-        session.handle_packet(b"a", Some(0)).unwrap();
-        session.handle_packet(b"a", None).unwrap();
-        assert_eq!(session.handle_packet(b"a", Some(2)), Err(BadSeq { want: 1, got: 2 }));
-        session.handle_packet(b"", Some(1)).unwrap();
+        let (mut session, mut handlers) = (session(), HandlerIds::default());
+        session.handle_packet(&mut handlers, b"a", Some(0)).unwrap();
+        session.handle_packet(&mut handlers, b"a", None).unwrap();
+        assert_eq!(
+            session.handle_packet(&mut handlers, b"a", Some(2)),
+            Err(BadSeq { want: 1, got: 2 })
+        );
+        session.handle_packet(&mut handlers, b"", Some(1)).unwrap();
         assert_eq!(session.handler().map(|id| &**id), Some(&b"a"[..]));
-        session.handle_packet(b"b", Some(2)).unwrap();
+        session.handle_packet(&mut handlers, b"b", Some(2)).unwrap();
         assert_eq!(session.handler().map(|id| &**id), Some(&b"b"[..]));
         session.release();
         assert_eq!(session.handler(), None);
@@ -187,7 +193,8 @@ mod tests {
     fn packets_are_numbered() {
         let mut session = session();
         for seq in 0..3 {
-            let bytes = session.write(b"edge", Kind::KeepAlive, |_| {}, |_| {});
+            let mut bytes = Vec::new();
+            session.write((b"edge", Kind::KeepAlive), &mut bytes, |_| {}, |_| {});
             let mut packet = Packet::parse(&bytes).unwrap();
             let id = packet.ids.next().unwrap();
             assert_eq!((id.id, id.seq), (&b"2-7-1f"[..], Some(seq)));

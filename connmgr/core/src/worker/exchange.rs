@@ -1,6 +1,5 @@
 //! A request that is with a handler: its packets, and the answer that they make.
 
-use bytes::Bytes;
 use zhttp::hold::{Format, HoldParams};
 use zhttp::{Fields, Headers, Kind, Packet, PacketError, Payload};
 
@@ -73,7 +72,7 @@ impl Worker {
         (packet, seq): (&Packet<'_>, Option<u32>),
     ) {
         let State::Exchange(exchange) = &mut self.connections[key.index].state else { return };
-        let next = match exchange.session.handle_packet(packet.from, seq) {
+        let next = match exchange.session.handle_packet(&mut self.handlers, packet.from, seq) {
             Ok(()) => {
                 exchange.heard_ms = now_ms;
                 self.apply(now_ms, transport, key, packet)
@@ -108,7 +107,8 @@ impl Worker {
         key: Key,
         from: &[u8],
     ) {
-        self.exchange(key).session.handle_sender(from);
+        let State::Exchange(exchange) = &mut self.connections[key.index].state else { return };
+        exchange.session.handle_sender(&mut self.handlers, from);
         self.send_to_handler(key, Kind::Error, |fields| {
             fields.bytes("condition", b"bad-request");
         });
@@ -200,7 +200,7 @@ impl Worker {
             return Err(Fault::Format(Format::Ws.name()));
         }
         let is_held = hold.is_some();
-        let mut out = self.take_scratch();
+        let mut out = self.scratches.take();
         let exchange = self.exchange(key);
         // What is left of the request's body would be read as the next request.
         let keep_alive = exchange.keep_alive && exchange.decoder.is_done() && !self.draining;
@@ -229,7 +229,7 @@ impl Worker {
                 if payload.more && !is_held { Next::Open } else { Next::Finished }
             }
         });
-        self.keep_scratch(out);
+        self.scratches.give_back(out);
         next
     }
 
@@ -292,7 +292,10 @@ impl Worker {
     ) {
         let State::Exchange(exchange) = &mut self.connections[key.index].state else { return };
         let Some(to) = exchange.session.handler().cloned() else { return };
-        let packet = exchange.session.write(&self.config.instance_id, kind, |_| {}, payload);
+        let mut out = self.scratches.take();
+        let from = &self.config.instance_id;
+        exchange.session.write((from, kind), &mut out, |_| {}, payload);
+        let packet = self.scratches.keep(out);
         self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet }));
     }
 
@@ -342,7 +345,7 @@ impl Worker {
     fn take_exchange(&mut self, now_ms: u64, key: Key) -> Option<Box<Exchange>> {
         match self.begin_reading(now_ms, key) {
             State::Exchange(exchange) => {
-                let id = exchange.session.id().to_string().into();
+                let id = exchange.session.id().text();
                 self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel: None }));
                 Some(exchange)
             }
@@ -358,7 +361,7 @@ impl Worker {
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
-        id: &Bytes,
+        id: &[u8],
         error: &ErrorResponse<'_>,
     ) {
         if let Some((session, number)) = message_of(id) {
@@ -376,7 +379,7 @@ impl Worker {
         &mut self,
         now_ms: u64,
         transport: &mut impl Transport,
-        id: &Bytes,
+        id: &[u8],
         error: &ErrorResponse<'_>,
     ) {
         let key = match self.find(id) {
@@ -403,7 +406,7 @@ impl Worker {
 
     /// The connection of a session is gone, or no longer wants an answer: the handler is told.
     pub(super) fn end_session(&mut self, mut exchange: Exchange) {
-        let id = exchange.session.id().to_string().into();
+        let id = exchange.session.id().text();
         let handler = exchange.session.handler().cloned();
         let cancel = match handler {
             Some(handler) => {
@@ -412,8 +415,10 @@ impl Worker {
                 None
             }
             None => {
+                let mut out = self.scratches.take();
                 let from = &self.config.instance_id;
-                Some(exchange.session.write(from, Kind::Cancel, |_| {}, |_| {}))
+                exchange.session.write((from, Kind::Cancel), &mut out, |_| {}, |_| {});
+                Some(self.scratches.keep(out))
             }
         };
         self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel }));

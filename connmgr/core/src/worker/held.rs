@@ -56,7 +56,7 @@ impl Worker {
         let is_gone = connection.eof;
         // With that the session is over, and its handler is told nothing more (H-13).
         connection.state = State::Held(Box::new(held));
-        let done = ToHub::Done { id: id.to_string().into(), cancel: None };
+        let done = ToHub::Done { id: id.text(), cancel: None };
         self.outputs.push_back(Output::Hub(done));
         self.resume_reading(key, was_full);
         if !self.send(now_ms, transport, key, &[out]) {
@@ -334,13 +334,13 @@ impl Worker {
         if !held.notify {
             return;
         }
-        let id = id.to_string();
-        let ids = [Id { id: id.as_bytes(), seq: None }];
-        let mut out = Vec::new();
+        let id = id.text();
+        let ids = [Id { id: &id, seq: None }];
+        let mut out = self.scratches.take();
         let envelope = Envelope::new(&self.config.instance_id, Kind::Closed).about(&ids);
         envelope.write(&mut out, |fields| Closed { context: &held.context }.write(fields));
-        let packet = out.into();
-        self.outputs.push_back(Output::Hub(ToHub::Notify { id: id.into(), packet }));
+        let packet = self.scratches.keep(out);
+        self.outputs.push_back(Output::Hub(ToHub::Notify { id, packet }));
     }
 }
 

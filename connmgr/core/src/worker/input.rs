@@ -12,6 +12,7 @@ use crate::http1::{
 };
 use crate::hub::{Class, Pending, ToHub};
 use crate::session::{Session, SessionId};
+use crate::short_text::ShortText;
 use crate::slab::Key;
 use crate::websocket::Upgrade;
 
@@ -127,13 +128,17 @@ impl Worker {
         if input.is_empty() {
             return Step::Wait;
         }
-        if reading.scanner.is_none() {
+        // Mostly a head comes whole, and nothing of the search is kept.
+        let mut new_scanner = HeadScanner::new();
+        let scanner = reading.scanner.as_deref_mut().unwrap_or_else(|| {
             reading.since_ms = now_ms;
-            reading.scanner = Some(Box::new(HeadScanner::new()));
-        }
-        let scanner = reading.scanner.as_mut().expect("it was just made");
+            &mut new_scanner
+        });
         let head = match scanner.scan(input, &self.config.head) {
-            Ok(None) => return Step::Wait,
+            Ok(None) => {
+                reading.scanner.get_or_insert_with(|| Box::new(new_scanner));
+                return Step::Wait;
+            }
             Ok(Some(span)) => RequestHead::parse(input, span, &self.config.head)
                 .map(|head| (head, &input[span.start..span.end])),
             Err(error) => Err(error),
@@ -206,9 +211,10 @@ impl Worker {
         let decoder = BodyDecoder::new(head.body);
         let peer = transport.peer(key);
         let scheme = scheme(self.connections[key.index].is_secure, upgrade.is_some());
-        let packet = session.write(
-            &self.config.instance_id,
-            Kind::Data,
+        let mut out = self.scratches.take();
+        session.write(
+            (&self.config.instance_id, Kind::Data),
+            &mut out,
             |ext| ext.int("hold", HOLD_VERSION),
             |fields| {
                 write_request(fields, head, scheme);
@@ -219,10 +225,11 @@ impl Worker {
                 write_peer(fields, peer);
             },
         );
+        let packet = self.scratches.keep(out);
         self.outputs.push_back(Output::Hub(ToHub::Request(Pending {
             worker: self.config.index,
             class: Class::Stream,
-            id: id.to_string().into(),
+            id: id.text(),
             method: head.method.into(),
             path: head.path.into(),
             packet,
@@ -392,7 +399,7 @@ impl Worker {
 /// Writes what a handler is told of a head.
 pub(super) fn write_request(fields: &mut Fields<'_, '_>, head: &RequestHead<'_>, scheme: &str) {
     fields.bytes("method", head.method.as_bytes());
-    fields.bytes("uri", uri(head, scheme).as_bytes());
+    fields.bytes_of("uri", &uri(head, scheme));
     fields.headers(head.headers().map(|(name, value)| (name.as_bytes(), value)));
 }
 
@@ -409,18 +416,20 @@ pub(super) fn scheme(is_secure: bool, is_websocket: bool) -> &'static str {
 /// Writes where a request came from; nothing for a unix socket.
 pub(super) fn write_peer(fields: &mut Fields<'_, '_>, peer: Option<SocketAddr>) {
     if let Some(peer) = peer {
-        fields.bytes("peer-address", peer.ip().to_string().as_bytes());
+        let address = ShortText::of(peer.ip()).expect("an address has 45 bytes at most");
+        fields.bytes("peer-address", &address);
         fields.int("peer-port", peer.port().into());
     }
 }
 
-/// The absolute URI of a request, as Condure makes it; but for `OPTIONS *`, of which it makes another host.
-fn uri(head: &RequestHead<'_>, scheme: &str) -> String {
+/// The parts of the absolute URI of a request, as Condure makes it; but for `OPTIONS *`, of which it makes another host.
+fn uri<'a>(head: &RequestHead<'a>, scheme: &'a str) -> [&'a [u8]; 4] {
     let authority = if head.host.is_empty() { "localhost" } else { head.host };
-    match head.target_form {
-        TargetForm::Origin => format!("{scheme}://{authority}{}", head.target),
+    let parts = match head.target_form {
+        TargetForm::Origin => [scheme, "://", authority, head.target],
         // RFC 9112 §3.3.
-        TargetForm::Asterisk => format!("{scheme}://{authority}"),
-        TargetForm::Absolute => head.target.to_owned(),
-    }
+        TargetForm::Asterisk => [scheme, "://", authority, ""],
+        TargetForm::Absolute => [head.target, "", "", ""],
+    };
+    parts.map(str::as_bytes)
 }

@@ -27,6 +27,7 @@ mod input;
 mod invariants;
 mod multi;
 mod req;
+mod scratch;
 mod socket;
 mod speech;
 mod stalls;
@@ -49,13 +50,14 @@ use zhttp::{Envelope, Id, Ids, Kind, Packet, PacketError};
 
 use self::connection::{Connection, Framing, State};
 use self::multi::Multi;
+use self::scratch::Scratches;
 use self::stalls::Stalls;
 use self::unknown::UnknownIds;
 use crate::hold::{FanoutLimits, Members, MembersConfig};
 use crate::http1::{ErrorResponse, HeadLimits};
 use crate::hub::{FromHub, ToHub};
 use crate::ring::Pool;
-use crate::session::SessionId;
+use crate::session::{HandlerIds, SessionId};
 use crate::slab::{Key, Slab};
 use crate::websocket;
 use crate::wheel::Wheel;
@@ -220,6 +222,8 @@ pub struct Worker {
     /// Ids of nobody that handlers were told of.
     unknown: UnknownIds,
     sessions: u64,
+    /// Of those who answer.
+    handlers: HandlerIds,
     /// Where the last WebSocket that was held sends what its client says.
     last_path: Arc<str>,
     draining: bool,
@@ -227,8 +231,8 @@ pub struct Worker {
     undrained: Range<u32>,
     /// The current time for `Date`.
     date: String,
-    /// Where a response is put together; kept for its memory.
-    scratch: Vec<u8>,
+    /// Where responses and packets are put together.
+    scratches: Scratches,
     outputs: VecDeque<Output>,
     stats: WorkerStats,
     refusals: VecDeque<PacketRefusal>,
@@ -284,11 +288,12 @@ impl Worker {
             stalls: Stalls::default(),
             unknown: UnknownIds::new(config.members.seed),
             sessions: 0,
+            handlers: HandlerIds::default(),
             last_path: "".into(),
             draining: false,
             undrained: 0..0,
             date: String::new(),
-            scratch: Vec::new(),
+            scratches: Scratches::default(),
             outputs: VecDeque::new(),
             stats: WorkerStats::default(),
             refusals: VecDeque::new(),
@@ -521,11 +526,11 @@ impl Worker {
         if ends || ids.is_empty() || packet.from.is_empty() {
             return;
         }
-        let mut out = Vec::new();
+        let mut out = self.scratches.take();
         let envelope = Envelope::new(&self.config.instance_id, Kind::Cancel).about(ids);
         Envelope { multi: true, ..envelope }.write(&mut out, |_| {});
-        let to = packet.from.into();
-        self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet: out.into() }));
+        let (to, packet) = (packet.from.into(), self.scratches.keep(out));
+        self.outputs.push_back(Output::Hub(ToHub::Packet { to, packet }));
     }
 
     /// Delivers events to members, at most `deliveries_max` writes and some 256 KiB, and goes on with a drain. Says

@@ -18,6 +18,7 @@ use zhttp::{Envelope, IDS_MAX, Id, Kind};
 
 use crate::hub::HandlerId;
 use crate::session::SessionId;
+use crate::short_text::ShortText;
 
 /// Collects what is to be said of sessions to their handlers. Costs 24 bytes a session until it is said.
 #[derive(Debug)]
@@ -47,10 +48,9 @@ impl Multi {
         if waiting.is_empty() {
             entry.remove();
         }
-        let ids: Vec<(String, u32)> =
-            sessions.iter().map(|(id, seq)| (id.to_string(), *seq)).collect();
-        let ids: Vec<Id<'_>> =
-            ids.iter().map(|(id, seq)| Id { id: id.as_bytes(), seq: Some(*seq) }).collect();
+        let ids: Vec<(ShortText, u32)> =
+            sessions.iter().map(|(id, seq)| (id.text(), *seq)).collect();
+        let ids: Vec<Id<'_>> = ids.iter().map(|(id, seq)| Id { id, seq: Some(*seq) }).collect();
         let mut packet = Vec::with_capacity(64 + 32 * ids.len());
         Envelope { from, ids: &ids, kind: self.kind, multi: true }.write(&mut packet, |_| {});
         Some((handler, packet.into()))

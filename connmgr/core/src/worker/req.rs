@@ -11,7 +11,6 @@
 //! [`WorkerConfig::body_bytes_max`](super::WorkerConfig::body_bytes_max), both ways; and one timer runs from the head of
 //! the request to the answer.
 
-use bytes::Bytes;
 use zhttp::{Envelope, Id, Kind, Packet};
 
 use super::connection::{RequestParts, State};
@@ -182,23 +181,24 @@ impl Worker {
         (head, body): (&RequestHead<'_>, &[u8]),
     ) {
         let is_secure = self.connections[key.index].is_secure;
-        let id = id.to_string();
-        let ids = [Id { id: id.as_bytes(), seq: None }];
-        let mut packet = Vec::with_capacity(2 * head.head_bytes + body.len() + 128);
+        let id = id.text();
+        let ids = [Id { id: &id, seq: None }];
+        let mut out = self.scratches.take();
         // Nothing can be sent back but the answer: there is no address, and no number.
         let envelope = Envelope { from: b"", ids: &ids, kind: Kind::Data, multi: true };
-        envelope.write(&mut packet, |fields| {
+        envelope.write(&mut out, |fields| {
             write_request(fields, head, scheme(is_secure, false));
             fields.bytes("body", body);
             write_peer(fields, transport.peer(key));
         });
+        let packet = self.scratches.keep(out);
         self.outputs.push_back(Output::Hub(ToHub::Request(Pending {
             worker: self.config.index,
             class: Class::Req,
-            id: id.into(),
+            id,
             method: head.method.into(),
             path: head.path.into(),
-            packet: packet.into(),
+            packet,
             deadline_ms: None,
         })));
     }
@@ -260,7 +260,7 @@ impl Worker {
         if payload.body.len() > self.config.body_bytes_max {
             return Err(Fault::TooLarge(self.config.body_bytes_max));
         }
-        let mut out = self.take_scratch();
+        let mut out = self.scratches.take();
         let State::Req(exchange) = &self.connections[key.index].state else { return Ok(()) };
         let request = RequestContext {
             version: exchange.request.version,
@@ -272,7 +272,7 @@ impl Worker {
         let keep_alive = match written {
             Ok(written) => written.keep_alive,
             Err(fault) => {
-                self.keep_scratch(out);
+                self.scratches.give_back(out);
                 return Err(fault);
             }
         };
@@ -287,7 +287,7 @@ impl Worker {
             }
             self.resume_reading(key, was_full);
         }
-        self.keep_scratch(out);
+        self.scratches.give_back(out);
         Ok(())
     }
 
@@ -309,7 +309,7 @@ impl Worker {
 
     /// A request is answered, or its client is gone.
     pub(super) fn end_req(&mut self, exchange: &ReqExchange) {
-        let id = Bytes::from(exchange.id.to_string());
+        let id = exchange.id.text();
         self.outputs.push_back(Output::Hub(ToHub::Done { id, cancel: None }));
     }
 }

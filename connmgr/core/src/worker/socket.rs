@@ -138,7 +138,7 @@ impl Worker {
             return Err(Fault::Format(Format::Sse.name()));
         }
         let mut halves = Halves::new(acceptance.upgrade.deflate());
-        let mut out = self.take_scratch();
+        let mut out = self.scratches.take();
         let written = self.write_acceptance(acceptance, &mut halves.sender, &mut out);
         let next = match (written, hold) {
             (Err(fault), _) => Err(fault),
@@ -162,7 +162,7 @@ impl Worker {
                 Ok(Next::Open)
             }
         };
-        self.keep_scratch(out);
+        self.scratches.give_back(out);
         next
     }
 
@@ -204,14 +204,14 @@ impl Worker {
             return Err(Fault::Credits);
         }
         let RequestParts { version, is_head } = self.exchange(key).request();
-        let mut out = self.take_scratch();
+        let mut out = self.scratches.take();
         let date = &self.date;
         let request = RequestContext { version, is_head, keep_alive: false, date };
         let written = write_response(&request, payload, Extent::Whole, &mut out);
         if written.is_ok() {
             self.send(now_ms, transport, key, &[&out]);
         }
-        self.keep_scratch(out);
+        self.scratches.give_back(out);
         written.map(|_| Next::Finished)
     }
 
@@ -231,13 +231,13 @@ impl Worker {
             // It was on its way when the edge began to stop, or comes behind its handler's own close.
             return Ok(Next::Open);
         }
-        let mut out = std::mem::take(&mut self.scratch);
+        let mut out = self.scratches.take();
         let message = (kind_of(payload), payload.body, !payload.more);
         let written = socket.halves.sender.message(&mut self.compression, message, None, &mut out);
         if written.is_ok() {
             self.send(now_ms, transport, key, &[&out]);
         }
-        self.keep_scratch(out);
+        self.scratches.give_back(out);
         written?;
         Ok(Next::Open)
     }
@@ -430,7 +430,7 @@ impl Worker {
             Reading::Dropped => return Step::Used(input.len()),
             Reading::Later => return Step::Wait,
         };
-        let mut out = self.take_scratch();
+        let mut out = self.scratches.take();
         let mut pool = std::mem::take(&mut self.compression);
         let received = self
             .socket(key)
@@ -450,7 +450,7 @@ impl Worker {
                 Step::Used(input.len())
             }
         };
-        self.keep_scratch(out);
+        self.scratches.give_back(out);
         step
     }
 

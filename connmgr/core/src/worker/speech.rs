@@ -15,10 +15,8 @@
 //! A close is the client's last word: it has its turn when all before it is answered, and so has the end of what it sends.
 //! While a client takes nothing, nothing goes out for it: what is answered waits for it.
 
-use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use zhttp::hold::{Change, Message};
 use zhttp::{Envelope, Id, Kind, Packet, PacketError};
 
@@ -27,6 +25,7 @@ use super::socket::STOPPING;
 use super::{Named, Output, Transport, Worker};
 use crate::hub::{Class, Pending, ToHub};
 use crate::session::SessionId;
+use crate::short_text::ShortText;
 use crate::slab::Key;
 use crate::websocket::{Close, CloseCode, MessageKind};
 
@@ -167,7 +166,7 @@ impl Speech {
         if is_empty && open.whole_until_ms.is_none() {
             self.open = None;
         }
-        let id = Bytes::from(MessageId { session, number: self.number }.to_string());
+        let id = MessageId { session, number: self.number }.text();
         Some(ToHub::Done { id, cancel: None })
     }
 
@@ -211,9 +210,11 @@ struct MessageId {
     number: u32,
 }
 
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.session, self.number)
+impl MessageId {
+    fn text(self) -> ShortText {
+        let mut number = itoa::Buffer::new();
+        let number = number.format(self.number).as_bytes();
+        ShortText::concat(&[&self.session.text(), b"/", number])
     }
 }
 
@@ -268,8 +269,8 @@ impl Worker {
             return;
         };
         let speech = held.speech().expect("it has just spoken");
-        let id = session.to_string();
-        let ids = [Id { id: id.as_bytes(), seq: None }];
+        let id = session.text();
+        let ids = [Id { id: &id, seq: None }];
         let message = Message {
             path: &speech.path,
             number: speech.number.into(),
@@ -278,16 +279,17 @@ impl Worker {
             // Written from the messages.
             bodies: zhttp::hold::Said::default(),
         };
-        let mut packet = Vec::with_capacity(said.bytes.len() + 256);
+        let mut out = self.scratches.take();
         let envelope = Envelope::new(&self.config.instance_id, Kind::Message).about(&ids);
-        envelope.write(&mut packet, |fields| message.write(fields, said.each()));
+        envelope.write(&mut out, |fields| message.write(fields, said.each()));
+        let packet = self.scratches.keep(out);
         let pending = Pending {
             worker,
             class: Class::Message,
-            id: MessageId { session, number: speech.number }.to_string().into(),
+            id: MessageId { session, number: speech.number }.text(),
             method: METHOD.into(),
             path: (&*speech.path).into(),
-            packet: packet.into(),
+            packet,
             deadline_ms: Some(answer_until_ms),
         };
         self.outputs.push_back(Output::Hub(ToHub::Request(pending)));

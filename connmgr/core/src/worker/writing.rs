@@ -19,9 +19,6 @@ const OUTPUT_SLACK_BYTES: usize = 4 * 1024 * 1024;
 /// get out.
 const DRAINS_PER_TURN: usize = 256;
 
-/// Memory that is kept to put the next response together, in bytes. A larger one gets its own.
-const SCRATCH_BYTES_MAX: usize = 64 * 1024;
-
 /// To who waits for an answer when the edge stops.
 const STOPPING: ErrorResponse<'_> =
     ErrorResponse { status: 503, text: "The server is stopping", retry_after_secs: Some(1) };
@@ -153,7 +150,7 @@ impl Worker {
         error: &ErrorResponse<'_>,
     ) {
         self.stats.errors += 1;
-        let mut out = self.take_scratch();
+        let mut out = self.scratches.take();
         let context = RequestContext {
             version: request.version,
             is_head: request.is_head,
@@ -164,20 +161,7 @@ impl Worker {
         if self.send(now_ms, transport, key, &[&out]) {
             self.finish(now_ms, key);
         }
-        self.keep_scratch(out);
-    }
-
-    /// Memory to put a response together in; it is given back by [`Worker::keep_scratch`].
-    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.scratch)
-    }
-
-    /// Keeps the memory for the next response, unless it is that of an unusually large one.
-    pub(super) fn keep_scratch(&mut self, mut scratch: Vec<u8>) {
-        if scratch.capacity() <= SCRATCH_BYTES_MAX {
-            scratch.clear();
-            self.scratch = scratch;
-        }
+        self.scratches.give_back(out);
     }
 
     /// Begins to wait for a request, in whatever state the connection was. Says which that was; the

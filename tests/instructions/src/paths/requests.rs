@@ -2,11 +2,9 @@
 
 use std::hint::black_box;
 
-use forebay_core::Key;
 use forebay_core::http1::{HeadLimits, HeadScanner, RequestHead};
 use forebay_core::hub::{FromHub, ToHub};
-
-use bytes::Bytes;
+use forebay_core::{Key, ShortText};
 
 use crate::Path;
 use crate::edge::{Edge, HEAD};
@@ -43,7 +41,7 @@ pub(crate) struct Exchange {
     edge: Edge,
     key: Key,
     /// The session of each step, and its answer.
-    answers: std::vec::IntoIter<(Bytes, FromHub)>,
+    answers: std::vec::IntoIter<(ShortText, FromHub)>,
 }
 
 impl Exchange {
@@ -55,7 +53,7 @@ impl Exchange {
         edge.to_hub.clear();
         edge.sink.writes = 0;
         let ids = (1..=steps).map(|step| handler::session_after(&first, step));
-        let answer = |id: Bytes| {
+        let answer = |id: ShortText| {
             let answer = FromHub::Packet(handler::answer(&id, false));
             (id, answer)
         };

@@ -1,7 +1,5 @@
 //! What the edge answers by itself: nonsense, silence, and handlers that are not there.
 
-use bytes::Bytes;
-
 use super::{Edge, config, lines};
 use crate::hub::FromHub;
 use crate::worker::Mode;
@@ -74,7 +72,7 @@ fn no_handler_is_a_503() {
     ];
     assert_eq!(edge.got(client), lines(&head, "No handler is available"));
     edge.hub(&FromHub::Refused(session.id.into()));
-    edge.hub(&FromHub::Refused(Bytes::from_static(b"nonsense")));
+    edge.hub(&FromHub::Refused("nonsense".into()));
     assert_eq!(edge.got(client), "", "once is enough");
 }
 

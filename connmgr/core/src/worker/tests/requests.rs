@@ -42,7 +42,7 @@ fn what_the_hub_needs_stands_beside_the_packet() {
     edge.connect_with("PUT /a/b?c HTTP/1.1\r\nHost: x.com\r\n\r\n");
     let Some(ToHub::Request(pending)) = edge.to_hub.pop_front() else { panic!("a request") };
     assert_eq!((&*pending.method, &*pending.path, pending.worker), ("PUT", "/a/b", 3));
-    assert_eq!(pending.id, "3-0-1");
+    assert_eq!(*pending.id, *b"3-0-1");
 }
 
 #[test]

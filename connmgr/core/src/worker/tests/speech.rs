@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use bytes::Bytes;
+use crate::ShortText;
 use zhttp::hold::{Change, ChangeLists, Format, HoldParams, Message};
 use zhttp::{Cursor, Kind, Packet};
 
@@ -190,7 +190,7 @@ fn who_is_not_answered_is_told() {
     edge.advance(200);
     assert_eq!(frames(&mut edge, client), unanswered);
     assert!(edge.done().contains(&format!("{}/1", session.id)));
-    type Refusal = fn(Bytes) -> FromHub;
+    type Refusal = fn(ShortText) -> FromHub;
     let refusals: [Refusal; 3] = [FromHub::Refused, FromHub::Unserved, FromHub::HandlerLeft];
     for refusal in refusals {
         let (client, session) = hold(&mut edge, &params(), &[]);

@@ -75,7 +75,7 @@ impl Edge {
             Pending {
                 class,
                 worker: 7,
-                id: Bytes::from_static(id.as_bytes()),
+                id: id.into(),
                 method: "GET".into(),
                 path: path.into(),
                 packet: Bytes::from_static(id.as_bytes()),
