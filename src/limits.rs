@@ -28,6 +28,10 @@ pub(crate) struct LimitArgs {
     /// The history of an ended channel can be read that long
     #[arg(long, env = "FOREBAY_END_TTL", value_name = "TIME", default_value = "120s", value_parser = parse_ttl)]
     end_ttl: Duration,
+
+    /// Subscribers hear at least that often that they are connected; proxies close what is silent for longer
+    #[arg(long, env = "FOREBAY_KEEP_ALIVE", value_name = "TIME", default_value = "15s", value_parser = parse_ttl)]
+    keep_alive: Duration,
 }
 
 impl LimitArgs {
@@ -38,6 +42,7 @@ impl LimitArgs {
             history_max: self.history_max,
             idle_ttl: self.idle_ttl,
             end_ttl: self.end_ttl,
+            keep_alive: self.keep_alive,
             ..Limits::default()
         }
     }

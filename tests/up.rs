@@ -54,6 +54,16 @@ fn the_printed_lines_work_as_they_are() {
 }
 
 #[test]
+fn who_gets_nothing_hears_that_the_connection_lives() {
+    let up = Up::start_with(&["--keep-alive", "1s"]);
+    let token = up.dir.token(Role::Subscriber, ORG, &["quiet"]);
+    let url = format!("{}/events/{ORG}?channel_id=quiet&token={token}", up.url());
+    let reader = bash(&format!("exec curl -sN '{url}'"));
+    let lines: Vec<String> = (0..6).map(|_| reader.line()).collect();
+    assert_eq!(lines, ["retry: 500", "", ":", "", ":", ""]);
+}
+
+#[test]
 fn starts_in_a_directory_that_is_not_there_and_ends_well() {
     let dir = DataDir::new();
     let inner = dir.join("a/b");

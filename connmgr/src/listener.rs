@@ -15,7 +15,8 @@
 //! is the option turned on, for this socket and its siblings: a socket may join a group while it listens
 //! (`reuseport_add_sock` in Linux). A probe that is bound and closed first was rejected: between its end and the real
 //! bind anyone could come in. What remains possible is that a program of the same user asks for `SO_REUSEPORT`
-//! itself, from the start, and shares the port; it does so knowingly.
+//! itself, from the start, and shares the port; it does so knowingly. So do edges whose port is `shared`: several
+//! processes then have one port, and each gets its part of the clients.
 //!
 //! **Unix sockets: one socket for all.** A path can be bound only once, so the workers have duplicates of one
 //! descriptor, and all are woken for each connection; all but one then find nothing. Local sockets are for a proxy on
@@ -198,9 +199,8 @@ enum Place {
 /// See [`ListenError`]; in particular if anyone listens there.
 pub fn bind(spec: &ListenSpec) -> Result<Bound, ListenError> {
     let place = match &spec.address {
-        ListenAddress::Tcp(address) => {
-            bind_tcp(*address).map_err(|source| ListenError::from_io(address, source))?
-        }
+        ListenAddress::Tcp(address) => bind_tcp(*address, spec.is_shared)
+            .map_err(|source| ListenError::from_io(address, source))?,
         ListenAddress::Unix(unix) => Place::Unix(unix::bind(unix)?),
     };
     Ok(Bound { place, mode: spec.mode })
@@ -231,8 +231,9 @@ impl Bound {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Place> {
+fn bind_tcp(address: SocketAddr, is_shared: bool) -> io::Result<Place> {
     let socket = tcp_socket(address)?;
+    socket.set_reuse_port(is_shared)?;
     socket.bind(&address.into())?;
     let unexpected = || io::Error::other("a TCP socket has no IP address");
     let address = socket.local_addr()?.as_socket().ok_or_else(unexpected)?;

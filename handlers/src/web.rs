@@ -9,16 +9,12 @@
 //! nothing that another origin could borrow. Preflights (Fetch standard, §3.2) are answered here.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::attach::{Request, Response};
 use crate::auth::BearerError;
 use crate::store::{ChannelName, NameError};
-
-/// A comment or a ping goes to a held connection that got nothing for that long (`docs/channels.md`).
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How long a browser may remember a preflight, in seconds. Browsers cut it to between 2 and 24
 /// hours.

@@ -64,8 +64,9 @@ pub struct ConnmgrArgs {
 pub struct ListenerArgs {
     /// Where to take clients; repeatable. A unix socket is PATH,local and may have ,mode=OCTAL ,user=NAME ,group=NAME.
     /// ,req sends whole requests to --zclient-req, ,stream (the default) sends them in pieces to --zclient-stream. A port
-    /// with ,tls is encrypted (TLS 1.2 and 1.3); ,default-cert=NAME is for clients that ask for no name, or for another one
-    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream|req][,tls]", num_args(1..))]
+    /// with ,tls is encrypted (TLS 1.2 and 1.3); ,default-cert=NAME is for clients that ask for no name, or for another one.
+    /// Several edges may have one port if each says ,shared
+    #[arg(long, env = "FOREBAY_LISTEN", value_name = "[ADDR:]PORT[,stream|req][,tls][,shared]", num_args(1..))]
     #[arg(value_parser = ListValueParser, default_value = LISTEN_DEFAULT)]
     pub listen: Vec<ListValue>,
 

@@ -3,6 +3,8 @@
 //! A place ([`ListenAddress`]), and behind it `stream` or `req`. `stream` is the default and beats `req`, whatever
 //! their order (pushpin-connmgr; in condure the last one wins).
 //!
+//! `shared` is for TCP ports: other processes may listen there, too, if they say so as well (`listener.rs`).
+//!
 //! `tls` is for TCP ports, and `default-cert=NAME` says which identity of `--tls-identities-dir` clients get that ask for none
 //! that is there (`tls.rs`). Without `tls` it is refused: who names a certificate believes that the port is encrypted.
 
@@ -23,6 +25,8 @@ pub struct ListenSpec {
     pub mode: Mode,
     /// How they are encrypted. `None`: they are not. Always `None` for a unix socket.
     pub tls: Option<TlsSpec>,
+    /// Whether other edges may have the port, too. Always false for a unix socket.
+    pub is_shared: bool,
 }
 
 /// How the clients of a port are encrypted.
@@ -43,13 +47,15 @@ impl FromStr for ListenSpec {
     type Err = AddressError;
 
     fn from_str(spec: &str) -> Result<Self, AddressError> {
-        let (mut is_stream, mut is_req, mut is_tls) = (false, false, false);
+        let (mut is_stream, mut is_req) = (false, false);
+        let (mut is_tls, mut is_shared) = (false, false);
         let mut default_cert = None;
         let address = address::parse(spec, |param, is_local| {
             match param {
                 "stream" => is_stream = true,
                 "req" => is_req = true,
                 "tls" if !is_local => is_tls = true,
+                "shared" if !is_local => is_shared = true,
                 _ => {
                     let name = param.strip_prefix("default-cert=").filter(|_| !is_local);
                     let Some(name) = name else { return Ok(false) };
@@ -66,7 +72,7 @@ impl FromStr for ListenSpec {
         }
         let tls = is_tls.then_some(TlsSpec { default_cert });
         let mode = if is_req && !is_stream { Mode::Req } else { Mode::Stream };
-        Ok(ListenSpec { address, mode, tls })
+        Ok(ListenSpec { address, mode, tls, is_shared })
     }
 }
 
@@ -123,6 +129,13 @@ mod tests {
     }
 
     #[test]
+    fn a_port_may_be_shared() {
+        let is_shared = |spec: &str| spec.parse::<ListenSpec>().unwrap().is_shared;
+        assert!(is_shared("8000,shared") && is_shared("[::1]:8443,req,shared,tls"));
+        assert!(!is_shared("8000") && !is_shared("/x,local"));
+    }
+
+    #[test]
     fn refusals_tell_why() {
         for (text, message) in [
             ("8443,default-cert=a", "default-cert is without effect if there is no tls"),
@@ -132,6 +145,8 @@ mod tests {
             ("8443,tls,default-cert=../a", "default-cert must be the name of a file: \"../a\""),
             ("8000,stream=1", "invalid param: stream=1"),
             ("/x,local,tls", "invalid param: tls"),
+            ("/x,local,shared", "invalid param: shared"),
+            ("8000,shared=2", "invalid param: shared=2"),
             ("/x,local,default-cert=a", "invalid param: default-cert=a"),
         ] {
             assert_eq!(text.parse::<ListenSpec>().unwrap_err().to_string(), message, "{text:?}");

@@ -25,11 +25,13 @@ fn tcp(address: &str) -> ListenSpec {
         address: ListenAddress::Tcp(address.parse().unwrap()),
         mode: Mode::Stream,
         tls: None,
+        is_shared: false,
     }
 }
 
 fn unix(unix: UnixSpec) -> ListenSpec {
-    ListenSpec { address: ListenAddress::Unix(unix), mode: Mode::Stream, tls: None }
+    let address = ListenAddress::Unix(unix);
+    ListenSpec { address, mode: Mode::Stream, tls: None, is_shared: false }
 }
 
 fn req(spec: ListenSpec) -> ListenSpec {

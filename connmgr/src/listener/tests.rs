@@ -16,7 +16,8 @@ fn workers(count: usize) -> NonZeroUsize {
 }
 
 fn at(address: SocketAddr) -> ListenSpec {
-    ListenSpec { address: ListenAddress::Tcp(address), mode: Mode::Stream, tls: None }
+    let address = ListenAddress::Tcp(address);
+    ListenSpec { address, mode: Mode::Stream, tls: None, is_shared: false }
 }
 
 fn tcp(address: &str) -> ListenSpec {
@@ -24,7 +25,8 @@ fn tcp(address: &str) -> ListenSpec {
 }
 
 fn unix(spec: UnixSpec) -> ListenSpec {
-    ListenSpec { address: ListenAddress::Unix(spec), mode: Mode::Stream, tls: None }
+    let address = ListenAddress::Unix(spec);
+    ListenSpec { address, mode: Mode::Stream, tls: None, is_shared: false }
 }
 
 /// Binds and listens.
@@ -171,6 +173,22 @@ fn all_of_an_address_is_in_use_if_one_part_is() {
     let address = SocketAddr::from(([0, 0, 0, 0], address_of(&listeners).port()));
     let error = listen(&at(address), workers(2)).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {address}: address in use"));
+}
+
+#[test]
+fn who_shares_a_port_shares_it_with_those_who_do() {
+    let any = ListenSpec { is_shared: true, ..at("127.0.0.1:0".parse().unwrap()) };
+    let first = listen(&any, NonZeroUsize::MIN).unwrap();
+    let alone = at(address_of(&first));
+    let shared = ListenSpec { is_shared: true, ..alone.clone() };
+    let mut both = listen(&shared, NonZeroUsize::MIN).unwrap();
+    assert!(matches!(bind(&alone), Err(ListenError::AddressInUse { .. })), "it would take some");
+    both.extend(first);
+    let clients: Vec<net::TcpStream> =
+        (0..100).map(|_| net::TcpStream::connect(address_of(&both)).unwrap()).collect();
+    let of_second =
+        accept(&mut both, clients.len()).iter().filter(|(index, ..)| *index == 0).count();
+    assert!((1..clients.len()).contains(&of_second), "both have some: {of_second}");
 }
 
 #[test]

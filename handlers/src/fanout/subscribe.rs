@@ -176,7 +176,7 @@ fn unplaced(subscription: &Subscription, expires: Option<Duration>) -> Response 
 }
 
 fn hold(channels: Vec<HeldChannel>, expires: Option<Duration>) -> Hold {
-    Hold { keep_alive: web::KEEP_ALIVE, expires, ..Hold::new(Format::Sse, channels) }
+    Hold { expires, ..Hold::new(Format::Sse, channels) }
 }
 
 fn stream_start() -> String {

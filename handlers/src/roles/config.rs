@@ -83,6 +83,9 @@ pub struct Limits {
     /// Close a reader's connection when its token has expired. By default a token is looked at when
     /// a reader connects, and the connection outlives it.
     pub close_at_expiry: bool,
+    /// A comment or a ping goes to a held connection that got nothing for that long, so that it is taken for alive by
+    /// who stands between (`docs/channels.md`). 15 s.
+    pub keep_alive: Duration,
 }
 
 impl Default for Limits {
@@ -98,6 +101,7 @@ impl Default for Limits {
             delete_linger: Duration::from_secs(10),
             accepted_messages_max: 4096,
             close_at_expiry: false,
+            keep_alive: Duration::from_secs(15),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! answered with a 405 that says which are right.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -39,6 +39,8 @@ pub(crate) struct RolesService<S> {
     pub(crate) fanout: Option<Fanout<S, EdgeSender>>,
     pub(crate) delete: Option<Delete<S>>,
     pub(crate) sockets: Option<Arc<Sockets<S>>>,
+    /// After how much silence held connections hear that they live.
+    keep_alive: Duration,
 }
 
 /// The methods and path prefixes of these roles.
@@ -101,7 +103,7 @@ impl<S: Store> RolesService<S> {
         let delete = publishers.filter(|_| roles.cleanup);
         let delete = delete.map(|verifier| Delete { store: store.clone(), verifier, limits });
         let publish = publisher.filter(|_| roles.publish);
-        Ok(RolesService { health, publish, fanout, delete, sockets })
+        Ok(RolesService { health, publish, fanout, delete, sockets, keep_alive: limits.keep_alive })
     }
 
     /// Who publishes here, by whatever way messages come.
@@ -123,7 +125,11 @@ impl<S: Store> Service for RolesService<S> {
             _ if path.starts_with(socket::PREFIX) => self.open(&request),
             _ => web::not_found(),
         };
-        web::with_cors(response)
+        let mut response = web::with_cors(response);
+        if let Some(hold) = &mut response.hold {
+            hold.keep_alive = self.keep_alive;
+        }
+        response
     }
 
     async fn message(&self, said: ClientMessages) -> Answer {

@@ -153,7 +153,6 @@ fn accepted(head: &RequestHead<'_>) -> Response {
 
 fn hold(expires: Expires) -> Hold {
     Hold {
-        keep_alive: web::KEEP_ALIVE,
         expires: expires.after,
         expires_code: expires.code,
         persistent: true,

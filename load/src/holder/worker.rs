@@ -35,8 +35,8 @@ const READ_BYTES: usize = 128 << 10;
 /// Events of one turn.
 const EVENTS_MAX: usize = 1024;
 
-/// Connections of all threads together that are being opened at a time: less than any server's backlog.
-const IN_FLIGHT_MAX: usize = 256;
+/// Connections of all threads together that are being opened at a time: half of what an edge lets wait.
+const IN_FLIGHT_MAX: usize = 2048;
 
 /// After so long a connection that is not open has failed.
 const OPEN_TIMEOUT_S: u64 = 30;

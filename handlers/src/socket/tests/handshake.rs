@@ -49,7 +49,7 @@ async fn a_socket_is_held_as_it_should_be() {
     assert_eq!(first(&response), json!({"type": "open", "expires": NOW_S + 120}));
     assert_eq!(header(&response, "Sec-WebSocket-Protocol"), None);
     let hold = response.hold.unwrap();
-    assert_eq!((hold.format, hold.keep_alive), (Format::Ws, Duration::from_secs(15)));
+    assert_eq!(hold.format, Format::Ws);
     assert_eq!((&*hold.messages, hold.persistent, hold.notify), ("/ws/", true, false));
     // A minute, and the leeway.
     assert_eq!((hold.expires, hold.expires_code), (Some(Duration::from_secs(120)), 3000));
