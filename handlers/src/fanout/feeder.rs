@@ -55,7 +55,8 @@ const INPUTS_MAX: usize = 1024;
 /// holds at most [`super::ranges::RANGE_BYTES_MAX`].
 const RANGES_MAX: usize = 256;
 
-/// Jobs that wait for the follow task. Past it a `feed` is dropped; the edge asks again.
+/// Jobs that wait for the follow task. Past it a `feed` is dropped. The edge asks again, as it hears nothing of the
+/// channels.
 const FOLLOW_JOBS_MAX: usize = 1024;
 
 /// Tasks that append to logs that have lost their tail, each one log after the other; more wait.
@@ -363,6 +364,9 @@ impl<S: Store, E: EdgeSink> Feeder<S, E> {
         let mut moved: BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> = BTreeMap::new();
         let (mut doubtful, mut lost) = (Vec::new(), Vec::new());
         for (name, head) in read.names.iter().zip(&read.heads) {
+            if read.is_followed {
+                self.table.handle_followed(name, read.asked);
+            }
             match self.table.handle_head(name, head, read.asked) {
                 HeadNews::None => {}
                 HeadNews::Moved => {

@@ -1,8 +1,9 @@
 //! The follow task: follows channels, and reads their heads once that is confirmed.
 //!
 //! Both need the store, and so wait; the feeder must not. Jobs are done in the order in which they
-//! come, so that a channel that is wanted again just after it was given up ends up followed. What a
-//! job follows is asked for all at once, which a store turns into few commands; the heads are read
+//! come, so that a channel that is wanted again just after it was given up ends up followed. What the
+//! jobs follow that wait is asked for all at once, which a store turns into few commands: ten thousand
+//! clients with a channel each are no more work than one with ten thousand. The heads are read
 //! in tasks of their own, so that a slow read keeps nobody waiting.
 
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use crate::store::{ChannelName, FollowHandle, Head};
 
 /// Reads that are underway at once; past it jobs wait.
 const READS_MAX: usize = 64;
+
+/// Jobs that are done together.
+const JOBS_TOGETHER_MAX: usize = 256;
 
 /// Channels in one read of those that are read again.
 const REREAD_CHANNELS_MAX: usize = 1000;
@@ -63,8 +67,13 @@ pub(super) struct HeadsRead<E> {
     pub(super) heads: Vec<Head>,
     /// When that was asked for.
     pub(super) asked: Asked,
+    /// That they are followed was confirmed before.
+    pub(super) is_followed: bool,
     pub(super) purpose: Purpose<E>,
 }
+
+/// A job to follow: the channels, when that was asked for, and what for.
+type Wanted<E> = (Vec<ChannelName>, Asked, Purpose<E>);
 
 /// The task.
 pub(super) struct Follower<E> {
@@ -78,39 +87,67 @@ impl<E: Send + 'static> Follower<E> {
     /// Works until there is nobody who wants anything.
     pub(super) async fn run(mut self) {
         let room = Arc::new(Semaphore::new(READS_MAX));
-        while let Some(job) = self.jobs.recv().await {
-            match job {
-                FollowJob::Follow(names, asked, purpose) => {
-                    if !self.follow(&names).await {
-                        // Not confirmed: the edge asks again. What was wanted is followed when the
-                        // store is back, and then all heads are read.
-                        continue;
+        let mut jobs = Vec::new();
+        while self.jobs.recv_many(&mut jobs, JOBS_TOGETHER_MAX).await > 0 {
+            let mut together = Vec::new();
+            for job in jobs.drain(..) {
+                match job {
+                    FollowJob::Follow(names, asked, purpose) => {
+                        together.push((names, asked, purpose));
                     }
-                    let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-                    let (heads, reads) = (self.heads.clone(), self.reads.clone());
-                    tokio::spawn(async move {
-                        if let Ok(heads) = heads.read(names.clone()).await {
-                            let _ = reads.send(HeadsRead { names, heads, asked, purpose }).await;
-                        }
-                        drop(permit);
-                    });
+                    FollowJob::Reread(names, asked) => {
+                        tokio::spawn(reread(self.heads.clone(), self.reads.clone(), names, asked));
+                    }
+                    FollowJob::Unfollow(names) => {
+                        self.follow_all(std::mem::take(&mut together), &room).await;
+                        self.unfollow(&names).await;
+                    }
                 }
-                FollowJob::Reread(names, asked) => {
-                    tokio::spawn(reread(self.heads.clone(), self.reads.clone(), names, asked));
-                }
-                FollowJob::Unfollow(names) => self.unfollow(&names).await,
             }
+            self.follow_all(together, &room).await;
         }
     }
 
-    /// Follows all of these; returns whether that is confirmed for each.
-    async fn follow(&self, names: &[ChannelName]) -> bool {
-        let mut adding = JoinSet::new();
-        for name in names {
-            let (handle, name) = (self.handle.clone(), name.clone());
-            adding.spawn(async move { handle.add(name).await });
+    /// Follows what these jobs want, then has the heads read for each job of which all is confirmed.
+    async fn follow_all(&self, mut jobs: Vec<Wanted<E>>, room: &Arc<Semaphore>) {
+        let names: Vec<ChannelName> = jobs.iter().flat_map(|(names, ..)| names).cloned().collect();
+        let mut confirmed = self.follow(&names).await.into_iter();
+        // Not confirmed: the edge asks again. What was wanted is followed when the store is back,
+        // and then all heads are read.
+        jobs.retain(|(names, ..)| {
+            confirmed.by_ref().take(names.len()).fold(true, |all, is_confirmed| all & is_confirmed)
+        });
+        if jobs.is_empty() {
+            return;
         }
-        adding.join_all().await.iter().all(Result::is_ok)
+        let Ok(permit) = Arc::clone(room).acquire_owned().await else { return };
+        let (heads, reads) = (self.heads.clone(), self.reads.clone());
+        tokio::spawn(async move {
+            let names = jobs.iter().flat_map(|(names, ..)| names).cloned().collect();
+            if let Ok(heads) = heads.read(names).await {
+                let mut heads = heads.into_iter();
+                for (names, asked, purpose) in jobs {
+                    let heads = heads.by_ref().take(names.len()).collect();
+                    let read = HeadsRead { names, heads, asked, is_followed: true, purpose };
+                    let _ = reads.send(read).await;
+                }
+            }
+            drop(permit);
+        });
+    }
+
+    /// Follows all of these; returns for each whether that is confirmed.
+    async fn follow(&self, names: &[ChannelName]) -> Vec<bool> {
+        let mut adding = JoinSet::new();
+        for (index, name) in names.iter().enumerate() {
+            let (handle, name) = (self.handle.clone(), name.clone());
+            adding.spawn(async move { (index, handle.add(name).await.is_ok()) });
+        }
+        let mut confirmed = vec![false; names.len()];
+        for (index, is_confirmed) in adding.join_all().await {
+            confirmed[index] = is_confirmed;
+        }
+        confirmed
     }
 
     async fn unfollow(&self, names: &[ChannelName]) {
@@ -147,7 +184,8 @@ async fn reread<E>(
             }
             tokio::time::sleep(REREAD_PAUSE).await;
         };
-        let read = HeadsRead { names: names.to_vec(), heads, asked, purpose: Purpose::Update };
+        let (names, purpose) = (names.to_vec(), Purpose::Update);
+        let read = HeadsRead { names, heads, asked, is_followed: false, purpose };
         if reads.send(read).await.is_err() {
             return;
         }

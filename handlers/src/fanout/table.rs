@@ -16,6 +16,9 @@
 //! published to in the same moment: the read finds nothing, the first event is announced, and only
 //! then does the answer arrive. So each read has the moment in which it was asked for ([`Asked`]),
 //! and what was learned after it makes it doubtful ([`HeadNews::Doubtful`]): then it is read again.
+//!
+//! To be in the table is not to be followed: that takes the store, and may fail, or find no room. Edges are told the head
+//! of a channel regularly only once it is confirmed ([`Table::handle_followed`]): an edge that hears nothing of it asks again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -55,6 +58,10 @@ struct Fed {
     waits: Vec<(Cursor, oneshot::Sender<()>)>,
     /// Something was appended since the last heartbeat.
     moved: bool,
+    /// It is confirmed that its events are announced.
+    is_followed: bool,
+    /// Which entry of the table it is, of all that were ever made.
+    number: u64,
     /// The heartbeat in which its head is repeated.
     beat: u8,
     /// The heartbeat in which it is looked at whether it is quiet.
@@ -96,7 +103,11 @@ pub(super) enum HeadNews {
 
 /// The moment in which a read was asked for. What is read was so at that moment or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked(u64);
+pub(super) struct Asked {
+    lessons: u64,
+    /// Entries that had been made by then.
+    entries: u64,
+}
 
 /// The table.
 #[derive(Debug, Default)]
@@ -104,6 +115,8 @@ pub(super) struct Table {
     channels: HashMap<ChannelName, Fed>,
     /// Counts the heads that were learned: the clock of [`Asked`].
     lessons: u64,
+    /// Counts the entries that were made.
+    entries: u64,
     beat: u8,
     next_beat: u8,
     quiet_beat: u8,
@@ -133,7 +146,7 @@ impl Table {
 
     /// The moment in which a read is asked for.
     pub(super) fn asked(&self) -> Asked {
-        Asked(self.lessons)
+        Asked { lessons: self.lessons, entries: self.entries }
     }
 
     /// Who is fed with a channel.
@@ -165,9 +178,11 @@ impl Table {
 
     fn entry(&mut self, channel: &ChannelName) -> &mut Fed {
         let (next_beat, next_quiet_beat) = (&mut self.next_beat, &mut self.next_quiet_beat);
+        let entries = &mut self.entries;
         self.channels.entry(channel.clone()).or_insert_with(|| {
             *next_beat = (*next_beat + 1) % HEADS_REPEAT_BEATS;
             *next_quiet_beat = (*next_quiet_beat + 1) % QUIET_BEATS;
+            *entries += 1;
             Fed {
                 head: Cursor::START,
                 learned: 0,
@@ -175,6 +190,8 @@ impl Table {
                 edges: Vec::new(),
                 waits: Vec::new(),
                 moved: false,
+                is_followed: false,
+                number: *entries,
                 beat: *next_beat,
                 quiet_beat: *next_quiet_beat,
                 quiet: false,
@@ -194,6 +211,14 @@ impl Table {
     pub(super) fn handle_edge_down(&mut self, edge: EdgeId) {
         for fed in self.channels.values_mut() {
             fed.edges.retain(|other| *other != edge);
+        }
+    }
+
+    /// It is confirmed that a channel is followed, as was asked for in that moment. If it was forgotten since, and is wanted
+    /// again, that is another following.
+    pub(super) fn handle_followed(&mut self, channel: &ChannelName, asked: Asked) {
+        if let Some(fed) = self.channels.get_mut(channel) {
+            fed.is_followed |= fed.number <= asked.entries;
         }
     }
 
@@ -224,7 +249,7 @@ impl Table {
             if fed.head == Cursor::START {
                 return HeadNews::None;
             }
-            if fed.learned > asked.0 {
+            if fed.learned > asked.lessons {
                 return HeadNews::Doubtful;
             }
             if !fed.ended {
@@ -234,7 +259,7 @@ impl Table {
             fed.ended = false;
             return HeadNews::None;
         }
-        if head.id < fed.head && fed.learned <= asked.0 {
+        if head.id < fed.head && fed.learned <= asked.lessons {
             return HeadNews::Lost(fed.head);
         }
         if head.id <= fed.head {
@@ -267,6 +292,9 @@ impl Table {
         let mut heads: BTreeMap<EdgeId, Vec<(ChannelName, Cursor)>> = BTreeMap::new();
         for (name, fed) in &mut self.channels {
             fed.waits.retain(|(_, done)| !done.is_closed());
+            if !fed.is_followed {
+                continue;
+            }
             if !std::mem::take(&mut fed.moved) && fed.beat != self.beat {
                 continue;
             }
@@ -319,6 +347,28 @@ mod tests {
     /// A head is read in this moment.
     fn read(table: &mut Table, channel: &ChannelName, head: &Head) -> HeadNews {
         table.handle_head(channel, head, table.asked())
+    }
+
+    /// Else the edge would take it for fed, and never ask again.
+    #[test]
+    fn the_head_of_a_channel_that_is_not_followed_is_told_to_nobody() {
+        let mut table = Table::default();
+        let channel = room("a");
+        table.handle_feed(&channel, 7);
+        read(&mut table, &channel, &head(3));
+        let told =
+            |table: &mut Table| (0..HEADS_REPEAT_BEATS).flat_map(|_| table.poll_beat()).count();
+        assert_eq!(told(&mut table), 0);
+        let asked = table.asked();
+        table.handle_unfeed(&channel, 7);
+        let start = Instant::now();
+        table.poll_unwanted(start, 1);
+        assert_eq!(table.poll_unwanted(start + LINGER, 1).len(), 1);
+        table.handle_feed(&channel, 7);
+        table.handle_followed(&channel, asked);
+        assert_eq!(told(&mut table), 0, "that following was given up");
+        table.handle_followed(&channel, table.asked());
+        assert_eq!(told(&mut table), 1);
     }
 
     #[test]
@@ -390,6 +440,7 @@ mod tests {
         let channels: Vec<_> = (0..25).map(|number| room(&number.to_string())).collect();
         for channel in &channels {
             table.handle_feed(channel, 0);
+            table.handle_followed(channel, table.asked());
         }
         table.handle_feed(&channels[3], 1);
         let mut told = HashMap::<ChannelName, usize>::new();
