@@ -18,9 +18,11 @@
 //! library into the process, for what two runs and a subtraction do.
 
 mod edge;
+mod growth;
 mod handler;
 mod paths;
 
+pub use growth::{Pause, grow};
 pub use paths::SUBJECTS;
 
 /// A hot path that is set up.

@@ -15,7 +15,7 @@ const NOW_MS: u64 = 1_000_000;
 const WORKERS: u16 = 2;
 
 /// A hub that the handler has greeted, with the settings of the edge by default.
-fn hub() -> Hub {
+pub(crate) fn hub() -> Hub {
     let mut hub = Hub::new(HubConfig {
         instance_id: EDGE.into(),
         workers: WORKERS,

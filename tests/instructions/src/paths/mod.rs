@@ -3,7 +3,7 @@
 //! Steps are few: a count is exact, so that more of them would only take longer. They are enough that what happens in one
 //! step of several (a queue that grows, a wheel that turns) has its share.
 
-mod hub;
+pub(crate) mod hub;
 mod merge;
 mod packets;
 mod requests;
