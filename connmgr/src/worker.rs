@@ -37,12 +37,13 @@ const READ_BYTES: usize = 64 * 1024;
 /// Reads of one connection in one turn; what is left is read in the next.
 const READS_PER_TURN: usize = 8;
 
-/// Connections accepted in one turn by each listener.
-const ACCEPTS_PER_TURN: usize = 256;
+/// Connections accepted in one turn by each listener: less than a millisecond.
+const ACCEPTS_PER_TURN: usize = 64;
 
-/// Writes of events in one turn: some milliseconds, so that other connections have their turn. (Large ones are fewer: the
-/// machine counts their bytes.)
-const DELIVERIES_PER_TURN: usize = 512;
+/// Writes of events in one turn: a quarter of a millisecond, after which it is looked at what came meanwhile. An event of a
+/// small channel waits for no more than this while a large one is served. (Large writes are fewer: the machine counts their
+/// bytes.)
+const DELIVERIES_PER_TURN: usize = 32;
 
 /// Bytes that are written in one turn to connections that take bytes again, and what the last of them takes more: less
 /// than a millisecond, at the default `--client-backlog-max`. The others wait for the next one.

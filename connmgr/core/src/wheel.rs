@@ -41,7 +41,7 @@ pub const TICK_MS: u64 = 10;
 
 /// A set of timers, at most one for each index.
 ///
-/// Memory: 2.1 KB, and an [`Entry`] for each armed timer.
+/// Memory: 2.1 KB, and 16 bytes for each armed timer.
 #[derive(Debug)]
 pub struct Wheel {
     entries: Paged<Entry>,

@@ -47,7 +47,7 @@ const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const START_MS: u64 = 1_000_000;
 
 /// Deliveries of one turn, as the shell has it.
-const DELIVERIES_PER_TURN: usize = 512;
+const DELIVERIES_PER_TURN: usize = 32;
 
 /// Sockets that take everything and count it.
 #[derive(Debug, Default)]
