@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+/// The memory of so many messages is kept for the next batch. That of a burst is not: it would stay for good.
+const MESSAGES_KEPT_MAX: usize = 256;
+
 /// What wakes the thread that takes from a queue.
 pub(crate) trait Wake {
     /// Wakes it; it is asleep, or about to be.
@@ -57,9 +60,7 @@ impl<T, W: Wake> Queue<T, W> {
     /// Hands a batch over, and leaves it empty. Says how many messages wait now.
     pub(crate) fn put(&self, batch: &mut VecDeque<T>) -> usize {
         let mut state = self.lock();
-        if !batch.is_empty() {
-            state.messages.append(batch);
-        }
+        hand_over(batch, &mut state.messages);
         let waiting = state.messages.len();
         let wakes = waiting > 0 && std::mem::take(&mut state.is_asleep);
         drop(state);
@@ -71,7 +72,7 @@ impl<T, W: Wake> Queue<T, W> {
 
     /// Takes all there is, behind what is in `into`.
     pub(crate) fn take(&self, into: &mut VecDeque<T>) {
-        into.append(&mut self.lock().messages);
+        hand_over(&mut self.lock().messages, into);
     }
 
     /// Says whether the taker may sleep: only if nothing waits. From then on it is woken.
@@ -87,6 +88,18 @@ impl<T, W: Wake> Queue<T, W> {
     }
 }
 
+/// Moves all messages behind those that are there already; mostly none are, and then none is copied.
+fn hand_over<T>(from: &mut VecDeque<T>, to: &mut VecDeque<T>) {
+    if to.is_empty() {
+        std::mem::swap(from, to);
+        if from.capacity() > MESSAGES_KEPT_MAX {
+            *from = VecDeque::new();
+        }
+    } else {
+        to.append(from);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +112,20 @@ mod tests {
         fn wake(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn the_memory_of_a_burst_goes() {
+        let queue = Queue::new(Count::default());
+        let (mut batch, mut taken) = (VecDeque::new(), VecDeque::new());
+        for count in [10_000, 1, 0, 1] {
+            batch.extend(0..count);
+            assert_eq!(queue.put(&mut batch), count);
+            queue.take(&mut taken);
+            assert!(taken.drain(..).eq(0..count), "in order");
+        }
+        let kept = batch.capacity().max(taken.capacity()).max(queue.lock().messages.capacity());
+        assert!(kept <= MESSAGES_KEPT_MAX, "{kept}");
     }
 
     #[test]

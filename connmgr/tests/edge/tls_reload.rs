@@ -58,7 +58,9 @@ async fn a_broken_replacement_is_told_once_and_the_old_one_stays() {
         ("usual.crt", &other.certificate_pem[..200], "cannot be parsed as PEM"),
         ("usual.crt", &other.certificate_pem, "KeyMismatch"),
     ] {
-        fs::write(dir.join(file), content).unwrap();
+        // At once: a file that is half written is wrong in another way.
+        fs::write(dir.join("new"), content).unwrap();
+        fs::rename(dir.join("new"), dir.join(file)).unwrap();
         let line = tls.edge.line("TLS identity usual is refused").await;
         assert!(line.contains(reason) && line.contains("the one before stays"), "{line}");
         assert!(is_served(&tls.edge, HOST, &tls.pair).await, "{reason}");

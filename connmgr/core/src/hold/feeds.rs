@@ -608,7 +608,13 @@ impl Feeds {
         for (after, range) in ranges {
             self.end_range(key, after, range);
         }
-        if let Some(feeder) = channel.feeder {
+        let Some(feeder) = channel.feeder else { return };
+        if let Some(FeedsOutput::Unfeed(to, names)) = self.outputs.back_mut()
+            && *to == feeder
+            && names.len() < FEED_CHANNELS_MAX
+        {
+            names.push(channel.name);
+        } else {
             self.outputs.push_back(FeedsOutput::Unfeed(feeder, vec![channel.name]));
         }
     }

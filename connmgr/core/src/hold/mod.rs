@@ -29,7 +29,7 @@ pub use channel::FanoutLimits;
 pub use feeds::{Feeds, FeedsConfig, FeedsOutput};
 pub use members::{Delivery, DeliveryBytes, Members, MembersConfig};
 pub use run::{RUN_BYTES_MAX, Run, RunError, RunEvent};
-pub(crate) use sse::{KEEP_ALIVE, write_event};
+pub(crate) use sse::{KEEP_ALIVE, KEEP_ALIVE_CHUNK, write_event};
 
 use std::rc::Rc;
 use std::sync::Arc;

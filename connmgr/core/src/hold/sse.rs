@@ -8,6 +8,9 @@ use crate::http1::{CHUNK_END, ChunkHead};
 /// The comment that keeps a connection alive.
 pub(crate) const KEEP_ALIVE: &[u8] = b":\n\n";
 
+/// The same in a chunk of its own.
+pub(crate) const KEEP_ALIVE_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
+
 /// Writes one event; without an id if that is empty.
 pub(crate) fn write_event(out: &mut Vec<u8>, kind: &str, id: &[u8], data: &[u8]) {
     out.extend_from_slice(b"event: ");

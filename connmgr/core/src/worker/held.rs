@@ -9,7 +9,7 @@ use super::connection::{Framing, Held, State};
 use super::socket::STOPPING;
 use super::timers::NEVER;
 use super::{CloseReason, Output, Transport, Worker};
-use crate::hold::{Delivery, KEEP_ALIVE, Rendering, write_event};
+use crate::hold::{Delivery, KEEP_ALIVE, KEEP_ALIVE_CHUNK, Rendering, write_event};
 use crate::http1::BodyEncoder;
 use crate::hub::ToHub;
 use crate::slab::Key;
@@ -180,11 +180,7 @@ impl Worker {
         // So no more waits for it than the bound and one write (H-63), or an answer (H-94).
         let bytes = delivery.bytes.as_ref();
         debug_assert!(bytes.is_empty() || !self.is_full(key), "who is full gets nothing");
-        // They are framed, each event by itself.
-        if self.prepare_write(now_ms, key).is_some() {
-            self.send(now_ms, transport, key, &[bytes]);
-            self.block_if_full(key);
-        }
+        self.write_framed(now_ms, transport, key, bytes);
         if delivery.end {
             self.end_response(now_ms, transport, key);
         }
@@ -212,6 +208,20 @@ impl Worker {
             Framing::Socket(_) => self.send(now_ms, transport, key, &[bytes]),
         };
         if is_there {
+            self.block_if_full(key);
+        }
+    }
+
+    /// Writes what has its framing already, as events do, each by itself.
+    fn write_framed(
+        &mut self,
+        now_ms: u64,
+        transport: &mut impl Transport,
+        key: Key,
+        bytes: &[u8],
+    ) {
+        if self.prepare_write(now_ms, key).is_some() && self.send(now_ms, transport, key, &[bytes])
+        {
             self.block_if_full(key);
         }
     }
@@ -245,10 +255,11 @@ impl Worker {
         // What waits to be sent already says more than a comment would.
         if connection.output.is_empty() {
             let said = match held.framing {
+                Framing::Response(BodyEncoder::Chunked) => KEEP_ALIVE_CHUNK,
                 Framing::Response(_) => KEEP_ALIVE,
                 Framing::Socket(_) => PING,
             };
-            self.write(now_ms, transport, key, said);
+            self.write_framed(now_ms, transport, key, said);
         } else {
             held.sent_ms = now_ms;
         }
